@@ -1,0 +1,173 @@
+"""What every console script shares: settings from ``params.yaml``, and errors of one line."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vap_pipeline.errors import InputError
+
+PARAMS = Path("params.yaml")
+
+
+def add_corpus(parser: argparse.ArgumentParser) -> None:
+    """Add ``--corpus`` and ``--params``, the two flags from which every default follows."""
+    parser.add_argument("--corpus", help="corpus section of the params file (default: the one it selects)")
+    parser.add_argument("--params", type=Path, default=PARAMS, help="settings file (default: %(default)s)")
+
+
+def read_corpus(path: Path = PARAMS, corpus: str | None = None) -> dict[str, Any]:
+    """Return the settings of one corpus: the named section of ``path``, or the one ``corpus:`` selects.
+
+    Without the file, the settings are just ``{"name": corpus}``, so that every command also works outside a
+    project, on its own defaults.
+
+    Raises:
+        InputError: the file is not YAML, or has no such section.
+    """
+    return _named(path, _section(path, corpus))
+
+
+def _section(path: Path, corpus: str | None) -> dict[str, Any]:
+    if not path.exists():
+        if path != PARAMS:
+            raise InputError(f"{path}: no such settings file; give the path of a params.yaml")
+        return {"name": corpus or "switchboard"}
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not readable as YAML ({reason}); mend the file") from error
+    if not isinstance(params, dict):
+        raise InputError(f"{path}: expected a section per corpus; see the params.yaml of the repository")
+    selected = params.get("corpus")
+    if corpus is None:
+        if not isinstance(selected, dict) or "name" not in selected:
+            raise InputError(f"{path}: 'corpus:' must point at a corpus section, such as 'corpus: *sample'")
+        return selected
+    section = params.get(corpus)
+    if section is None and isinstance(selected, dict) and selected.get("name") == corpus:
+        section = selected  # written there itself, without a name to point at
+    if section is None:  # a corpus of one's own, run on the commands' defaults
+        section = {}
+    if not isinstance(section, dict):
+        raise InputError(f"{path}: '{corpus}' is not a corpus section")
+    return {"name": corpus} | section
+
+
+def _named(path: Path, section: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a name that would lead out of the folders that are called after the corpus."""
+    name = section["name"]
+    if not isinstance(name, str) or not name.isprintable() or name.startswith(".") or name != Path(name).name:
+        raise InputError(f"{path}: a corpus cannot be called {name!r}; give a name that a folder can have")
+    return section
+
+
+def pick(
+    flag: Any, settings: dict[str, Any], *keys: str, default: Any = None, kind: type | None = None
+) -> Any:
+    """Return the flag where it was given, else the nested setting ``keys``, else ``default``.
+
+    Args:
+        kind: what the setting must be: int, float, str (also a path) or list; the type of ``default`` else.
+
+    Raises:
+        InputError: the setting is of another kind.
+    """
+    if flag is not None:
+        return flag
+    value: Any = settings
+    for number, key in enumerate(keys):
+        if not isinstance(value, dict):
+            section = ".".join(keys[:number])
+            raise InputError(f"setting {section} is {value!r}, not a section; mend params.yaml")
+        value = value.get(key)
+        if value is None:
+            return default
+    kinds: dict[type, tuple[str, tuple[type, ...]]] = {
+        int: ("a whole number", (int,)),
+        float: ("a number", (int, float)),
+        list: ("a list", (list,)),
+        bool: ("true or false", (bool,)),
+    }
+    what, types = kinds.get(kind or type(default), ("text", (str,)))
+    if type(value) not in types:
+        raise InputError(f"setting {'.'.join(keys)} is {value!r}, not {what}; mend params.yaml")
+    return value
+
+
+def pick_seed(flag: int | None, settings: dict[str, Any], section: str) -> int:
+    """Return the seed of a section, 0 where it is not given.
+
+    Raises:
+        InputError: it is no number that every random generator takes.
+    """
+    seed: int = pick(flag, settings, section, "seed", default=0)
+    check_seed(f"setting {section}.seed", seed)
+    return seed
+
+
+def check_seed(what: str, seed: int) -> None:
+    """Raise InputError unless every random generator takes the seed."""
+    if not 0 <= seed < 1 << 32:
+        raise InputError(f"{what} is {seed}: give a whole number from 0 to {(1 << 32) - 1}")
+
+
+def section(
+    name: str, types: dict[str, Any], args: argparse.Namespace, corpus: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the settings ``types`` that flags of their names or the corpus's section ``name`` give.
+
+    Args:
+        types: of each setting what makes a value of it: int, float or a function.
+
+    Raises:
+        InputError: an unknown setting, or no number where one belongs.
+    """
+    given = {} if corpus.get(name) is None else corpus[name]
+    if not isinstance(given, dict):
+        raise InputError(f"{args.params}: {corpus['name']}.{name} is {given!r}, not a section of settings")
+    if unknown := sorted(map(str, given.keys() - types.keys())):
+        known = ", ".join(types)
+        raise InputError(
+            f"{args.params}: {corpus['name']}.{name}: unknown setting '{unknown[0]}'; known are {known}"
+        )
+    given = given | {key: getattr(args, key) for key in types if getattr(args, key) is not None}
+    chosen = {}
+    for key, value in given.items():
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            chosen[key] = types[key](value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(
+                f"{args.params}: {corpus['name']}.{name}.{key}: not a number: {value!r}"
+            ) from error
+        if types[key] is int and chosen[key] != value:
+            raise InputError(f"{args.params}: {corpus['name']}.{name}.{key}: must be whole, not {value!r}")
+    return chosen
+
+
+def run(
+    body: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None
+) -> int:
+    """Parse, run ``body``, and turn an :class:`InputError` into one line on standard error, status 2."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    args = parser.parse_args(argv)
+    try:
+        body(args)
+    except InputError as error:
+        # From a process that reads for this one it comes with the traceback there; its own words are the end.
+        message = str(error).rpartition("InputError: ")[2].strip()
+        print(f"{parser.prog}: error: {message}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 141
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted; start the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
