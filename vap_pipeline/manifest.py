@@ -1,0 +1,326 @@
+"""The manifest of a corpus: which conversations there are, how they are split, and who speaks when.
+
+``conversations.csv``: ``conversation,audio,duration_s,split,fold``. ``audio`` is a path below the root of
+the audio, or empty; ``split`` is train, test, or empty for a conversation that is listed and not used;
+``fold`` is given for train. ``voice_activity.parquet``: ``conversation, channel, start_s, end_s``, a row a
+segment of speech [start_s, end_s), sorted by conversation, channel, start; the segments of one channel do
+not overlap.
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vap_pipeline import files
+from vap_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    from vap_pipeline.store import Store
+
+SPLITS = ("train", "test", "all")
+COLUMNS = ["conversation", "audio", "duration_s", "split", "fold"]
+SCHEMA = pa.schema(
+    [
+        ("conversation", pa.string()),
+        ("channel", pa.int8()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+    ]
+)
+SHORTEST_S = 10.0  # one window
+LONGEST_S = 24 * 3600.0  # a longer one is a broken header or a number in the wrong unit
+LARGEST = 1 << 30  # bytes of voice activity; Switchboard's 259 hours take 16 MB
+
+Segments = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A line of ``conversations.csv``."""
+
+    conversation: str
+    audio: str
+    duration_s: float
+    split: str
+    fold: int | None = None
+
+
+@dataclass
+class Manifest:
+    """The conversations of a corpus in order, and their voice activity, a table of ``SCHEMA``."""
+
+    conversations: list[Conversation]
+    voice_activity: pa.Table
+    name: str = ""
+
+    @property
+    def folds(self) -> int:
+        """The number of folds."""
+        return 1 + max((c.fold for c in self.conversations if c.fold is not None), default=-1)
+
+    def select(self, split: str = "all") -> list[str]:
+        """Names of the conversations of ``split``: train, test, or all that are listed, unused ones too."""
+        if split not in SPLITS:
+            raise InputError(f"split {split!r}: give one of {', '.join(SPLITS)}")
+        return [c.conversation for c in self.conversations if split in ("all", c.split)]
+
+    def training_set(self, fold: int) -> list[str]:
+        """Names of the conversations of every other fold than ``fold``."""
+        self._check_fold(fold)
+        return [c.conversation for c in self.conversations if c.fold is not None and c.fold != fold]
+
+    def validation_set(self, fold: int) -> list[str]:
+        """Names of the conversations of fold ``fold``."""
+        self._check_fold(fold)
+        return [c.conversation for c in self.conversations if c.fold == fold]
+
+    def test_set(self) -> list[str]:
+        """Names of the conversations held out for the test."""
+        return self.select("test")
+
+    def segments(self) -> dict[str, Segments]:
+        """Return each conversation's ``channel``, ``start_s`` and ``end_s``, arrays of a row a segment."""
+        table = self.voice_activity.combine_chunks()
+        channel, start, end = (table[name].to_numpy() for name in SCHEMA.names[1:])
+        found = {c.conversation: (channel[:0], start[:0], end[:0]) for c in self.conversations}
+        begin = 0
+        for name, stop in _runs(table):
+            found[name] = channel[begin:stop], start[begin:stop], end[begin:stop]
+            begin = stop
+        return found
+
+    def _check_fold(self, fold: int) -> None:
+        if not 0 <= fold < self.folds:
+            have = f"has folds 0 to {self.folds - 1}" if self.folds else "has no folds"
+            raise InputError(f"fold {fold}: the manifest {self.name} {have}")
+        if self.folds < 2:
+            raise InputError(
+                f"fold {fold}: it is the only fold of {self.name}, so nothing is left to train on"
+            )
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless ``name`` is safe as the name of a file and of a group in a Zarr store."""
+    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > 200:
+        raise InputError(
+            f"conversation {name!r}: the name is empty, too long, or has odd characters; rename it"
+        )
+    if name.startswith((".", "__")) or "/" in name or "\\" in name or name == "zarr.json":
+        raise InputError(
+            f"conversation {name!r}: a name may not start with '.' or '__' nor hold a slash nor be "
+            "zarr.json; rename it"
+        )
+
+
+def check(manifest: Manifest) -> None:
+    """Raise InputError, naming the conversation, where the manifest breaks a rule of this module."""
+    if not manifest.conversations:
+        raise InputError("the manifest lists no conversation; check the folders it is made from")
+    durations: dict[str, float] = {}
+    for c in manifest.conversations:
+        check_name(c.conversation)
+        where = f"conversation {c.conversation}"
+        if c.conversation in durations:
+            raise InputError(f"{where}: listed twice; remove one of the two")
+        durations[c.conversation] = c.duration_s
+        _check_audio(where, c.audio)
+        check_duration(where, c.duration_s)
+        if c.split not in ("train", "test", "") or (c.split == "train") != (c.fold is not None):
+            raise InputError(
+                f"{where}: split {c.split!r} with fold {c.fold}; train needs a fold, test and '' have none"
+            )
+    folds = {c.fold for c in manifest.conversations if c.fold is not None}
+    missing = set(range(len(folds))) - folds
+    if missing:
+        raise InputError(
+            f"fold {min(missing)} has no conversations; number the folds 0, 1, 2, …, or use fewer"
+        )
+    _check_voice_activity(manifest.voice_activity, durations)
+
+
+def check_store(manifest: Manifest, store: "Store", conversations: list[str]) -> None:
+    """Raise InputError unless the store holds the voice activity that the manifest has now.
+
+    Else the transcripts have changed since vap-extract, or a file of the store.
+    """
+    from vap_pipeline.voice_activity import frames, voice_activity
+
+    segments, durations = manifest.segments(), {c.conversation: c.duration_s for c in manifest.conversations}
+    for name in conversations:
+        expected = voice_activity(*segments[name], frames(durations[name]))
+        if not np.array_equal(store.va(name), expected) or store.frames(name) != len(expected):
+            raise InputError(
+                f"{store.path}: conversation {name} has another voice activity in the manifest than in the "
+                "store; run vap-extract again"
+            )
+
+
+def check_duration(where: str, duration_s: float) -> None:
+    """Raise InputError, starting with ``where``, for a conversation shorter than 10 s or absurdly long."""
+    if not duration_s >= SHORTEST_S:
+        raise InputError(f"{where}: {duration_s:g} s long, and a window takes 10 s; leave it out")
+    if duration_s > LONGEST_S:
+        raise InputError(
+            f"{where}: {duration_s:g} s long, more than a day; its header or its times are wrong"
+        )
+
+
+def read(folder: Path) -> Manifest:
+    """Read and check the manifest in ``folder``, whose name is the corpus's.
+
+    Raises:
+        InputError: a file is missing or broken, or :func:`check` finds fault with what it says.
+    """
+    folder = Path(folder)
+    table = folder / "conversations.csv"
+    activity = folder / "voice_activity.parquet"
+    if not table.is_file() or not activity.is_file():
+        lacking = activity if table.is_file() else table
+        raise InputError(
+            f"{lacking}: no such file; write the manifest with vap-manifest or `dvc repro manifest`"
+        )
+    manifest = Manifest(_parse(table, files.read(table)), _parse_activity(activity), folder.resolve().name)
+    try:
+        check(manifest)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
+    return manifest
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Check the manifest and write it to ``folder``: the same manifest gives the same bytes.
+
+    Raises:
+        InputError: :func:`check` finds fault with it, or a file cannot be written.
+    """
+    check(manifest)
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(COLUMNS)
+    for c in manifest.conversations:
+        fold = "" if c.fold is None else c.fold
+        lines.writerow([c.conversation, c.audio, repr(float(c.duration_s)), c.split, fold])
+    activity = io.BytesIO()
+    table = manifest.voice_activity.cast(SCHEMA).replace_schema_metadata()
+    pq.write_table(table, activity, compression="zstd", write_page_checksum=True)
+    files.write(folder / "voice_activity.parquet", activity.getvalue())
+    files.write(folder / "conversations.csv", text.getvalue().encode())
+
+
+def _parse(path: Path, content: bytes) -> list[Conversation]:
+    try:
+        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table in UTF-8 ({error}); write the manifest again") from error
+    if not rows or rows[0] != COLUMNS:
+        raise InputError(f"{path}: the first line must be {','.join(COLUMNS)}")
+    conversations = []
+    for number, row in enumerate(rows[1:], 2):
+        try:
+            name, audio, duration_s, split, fold = row
+            conversations.append(
+                Conversation(name, audio, float(duration_s), split, int(fold) if fold else None)
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{path}: line {number}: {','.join(row)!r} does not fit the columns; mend it"
+            ) from error
+    return conversations
+
+
+def _parse_activity(path: Path) -> pa.Table:
+    try:
+        table = _read_activity(path)
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        MemoryError,
+    ) as error:  # what garbled files were seen to raise
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not readable as Parquet ({reason}); write the manifest again") from error
+    if not table.schema.equals(SCHEMA):
+        have = ", ".join(f"{field.name} {field.type}" for field in table.schema)
+        want = ", ".join(f"{field.name} {field.type}" for field in SCHEMA)
+        raise InputError(f"{path}: its columns are {have}; they must be {want}")
+    return table
+
+
+def _read_activity(path: Path) -> pa.Table:
+    """Read a Parquet file, unless it grows beyond measure: a few bytes may stand for a billion rows."""
+    metadata = pq.read_metadata(path)
+    if not metadata.schema.to_arrow_schema().equals(SCHEMA):
+        return metadata.schema.to_arrow_schema().empty_table()
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    pages = sum(group.column(i).total_uncompressed_size for group in groups for i in range(group.num_columns))
+    if max(pages, 32 * metadata.num_rows) > LARGEST:
+        raise MemoryError("it grows to more than a gigabyte")
+    # Names that repeat take no more as a dictionary than in the file: room to see how long they are.
+    file = pq.ParquetFile(path, read_dictionary=["conversation"], page_checksum_verification=True)
+    table = file.read()
+    table.validate(full=True)
+    longest = pc.max(pc.binary_length(table["conversation"].unique().cast(pa.string()))).as_py() or 0
+    if longest * len(table) > LARGEST:
+        raise MemoryError("its names grow to more than a gigabyte")
+    return table.cast(SCHEMA)
+
+
+def _check_audio(where: str, audio: str) -> None:
+    path = PurePosixPath(audio)
+    if path.is_absolute() or ".." in path.parts or "\\" in audio or not (audio.isprintable() or audio == ""):
+        raise InputError(f"{where}: audio {audio!r} must be a path below the audio root; mend it")
+
+
+def _runs(table: pa.Table) -> list[tuple[str, int]]:
+    """Stretches of rows of one conversation: its name, and the row after its last."""
+    column = table["conversation"]
+    if len(column) == 0:
+        return []
+    encoded = pc.run_end_encode(column.combine_chunks())
+    return list(zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True))
+
+
+def _check_voice_activity(table: pa.Table, durations: dict[str, float]) -> None:
+    if any(column.null_count for column in table.columns):
+        raise InputError("voice activity: empty cells; write the manifest again")
+    runs = _runs(table)
+    for (name, _), (following, _) in pairwise(runs):
+        if not name < following:
+            raise InputError(
+                f"conversation {following}: its voice activity is not sorted; sort by conversation"
+            )
+    for name, _ in runs:
+        if name not in durations:
+            raise InputError(
+                f"conversation {name}: has voice activity and is not listed; list it or remove the rows"
+            )
+    channel, start, end = (table[name].to_numpy() for name in SCHEMA.names[1:])
+    lengths = np.diff([0, *(stop for _, stop in runs)])
+    run = np.repeat(np.arange(len(runs)), lengths)
+    duration = np.repeat([durations[name] for name, _ in runs], lengths)
+
+    def refuse(wrong: np.ndarray, what: str) -> None:
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise InputError(
+                f"conversation {runs[run[i]][0]}: channel {channel[i]} speaks "
+                f"from {start[i]:.6f} to {end[i]:.6f} s: {what}"
+            )
+
+    same = np.zeros(len(start), bool)
+    same[1:] = run[1:] == run[:-1]
+    refuse((channel != 0) & (channel != 1), "there are only channels 0 and 1")
+    refuse(~(np.isfinite(start) & np.isfinite(end) & (start >= 0)), "times must be numbers from 0 on")
+    refuse(end < start, "it ends before it starts")
+    refuse(end > duration, "it ends after the conversation")
+    refuse(same & np.r_[False, channel[1:] < channel[:-1]], "channel 0 comes first")
+    same[1:] &= channel[1:] == channel[:-1]
+    refuse(same & np.r_[False, start[1:] < end[:-1]], "it starts before the segment above it has ended")
