@@ -1,0 +1,119 @@
+"""Clips of one speaker each, such as LibriSpeech's, made into telephone calls for pretraining the encoder.
+
+The speaker is what a file's name holds before its first ``-`` or ``_`` (``103-1240-0000.flac``), as in
+LibriSpeech, LibriTTS and VCTK. Two speakers make a call, each on a channel, in turns of a clip; nobody speaks
+in two of them. The calls pass the telephone band: 200 to 3,400 Hz, 8 kHz, mu-law.
+"""
+
+import io
+import re
+from collections import defaultdict
+from itertools import zip_longest
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from scipy import signal
+from tqdm import tqdm
+
+from vap_pipeline import corpora, files
+from vap_pipeline.corpora import Faults, Speech, recordings
+from vap_pipeline.errors import InputError
+from vap_pipeline.manifest import Manifest
+
+RATE = 8000
+PEAK = 0.5  # of every clip; full scale is 1
+QUIET = 0.02  # of the peak: what is below at both ends of a clip is not speech
+GAP_S = 0.5  # between two clips
+SHORTEST_S = 10.0  # a shorter call ends in silence: manifests have none
+SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
+
+
+def read(clips: Path, audio: Path, test: int | None, folds: int, on_error: str = "stop") -> Manifest:
+    """Write the calls of the speakers below ``clips`` to ``audio/SPEAKER-SPEAKER.wav``; make their manifest.
+
+    The ``test`` calls (by default two) of the speakers with the most speech are held back; the others make
+    ``folds`` folds.
+
+    Raises:
+        InputError: no clips, or a clip that cannot be read or has more than one channel.
+    """
+    spoken: dict[str, list[Path]] = defaultdict(list)
+    for path in recordings.walk(clips):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            spoken[re.split("[-_]", path.stem)[0]].append(path)
+    if not spoken:
+        raise InputError(f"{clips}: no clips below it ({', '.join(SUFFIXES)}); mend the path")
+    faults = Faults(on_error)
+    seconds: dict[str, float] = {}
+    for speaker, paths in spoken.items():
+        with faults.handled():
+            seconds[speaker] = sum(_seconds(path) for path in paths)
+    order = sorted(seconds, key=lambda speaker: (seconds[speaker], speaker))
+    pairs = [order[max(stop - 2, 0) : stop] for stop in range(len(order), 0, -2)][::-1]
+    names = ["-".join(pair) for pair in pairs]
+    splits = corpora.split(names, min(2, max(len(names) - folds, 0)) if test is None else test, folds)
+    speech: dict[str, Speech] = {}
+    found: dict[str, Path] = {}
+    for name, pair in tqdm(zip(names, pairs, strict=True), "calls", len(names), unit="", disable=None):
+        path = audio / f"{name}.wav"
+        if call := _call([spoken[speaker] for speaker in pair], path, faults):
+            speech[name], found[name] = call, path
+    manifest = corpora.assemble(speech, found, audio, splits)
+    faults.report()
+    return manifest
+
+
+def _call(sides: list[list[Path]], path: Path, faults: Faults) -> Speech | None:
+    """Write one call, from the clips of one or two speakers; return who speaks when, None if nobody does."""
+    spoken: list[tuple[int, np.ndarray]] = []
+    for row in zip_longest(*sides):
+        for channel, clip in enumerate(row):
+            with faults.handled():
+                spoken += [(channel, _telephone(clip))] if clip else []
+    if not spoken:
+        return None
+    ends = np.cumsum([len(samples) + round(GAP_S * RATE) for _, samples in spoken])
+    length = max(ends[-1], round(SHORTEST_S * RATE))
+    line, segments = np.zeros((length, 2), np.float32), []
+    for (channel, samples), end in zip(spoken, ends.tolist(), strict=True):
+        stop = end - round(GAP_S * RATE)
+        line[stop - len(samples) : stop, channel] = samples
+        segments.append((channel, (stop - len(samples)) / RATE, stop / RATE))
+    content = io.BytesIO()
+    soundfile.write(content, line, RATE, format="WAV", subtype="ULAW")
+    files.write(path, content.getvalue())
+    segments.sort()
+    channels, start_s, end_s = (np.array(column) for column in zip(*segments, strict=True))
+    return Speech(channels.astype(np.int8), start_s, end_s, length / RATE)
+
+
+def _seconds(path: Path) -> float:
+    try:
+        info = soundfile.info(path)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as audio ({error}); copy or convert it again") from error
+    if info.channels != 1:
+        raise InputError(f"{path}: {info.channels} channels where a clip of one speaker has one; convert it")
+    return info.frames / info.samplerate
+
+
+def _telephone(path: Path) -> np.ndarray:
+    """Read a clip, cut off the silence at both ends, and pass it through the telephone band: (samples,)."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32")
+    except (soundfile.SoundFileError, OSError) as error:
+        raise InputError(f"{path}: cannot be decoded ({error}); copy or convert it again") from error
+    if not np.isfinite(samples).all():
+        raise InputError(f"{path}: samples that are no finite numbers; convert it again")
+    common = gcd(rate, RATE)
+    samples = signal.sosfilt(_BAND, signal.resample_poly(samples, RATE // common, rate // common))
+    level = np.abs(samples)
+    if not level.max(initial=0) > 0:
+        raise InputError(f"{path}: nothing but silence; leave it out")
+    loud = np.flatnonzero(level > QUIET * level.max())
+    return (samples[loud[0] : loud[-1] + 1] * (PEAK / level.max())).astype(np.float32)
+
+
+_BAND = signal.butter(2, (200, 3400), "bandpass", fs=RATE, output="sos")

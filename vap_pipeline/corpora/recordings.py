@@ -1,0 +1,79 @@
+"""The audio files of a corpus: where they lie, and how long they are."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vap_pipeline import sphere
+from vap_pipeline.errors import InputError
+
+SUFFIXES = (".sph", ".wav", ".flac")
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """Yield every file below ``root``, in a fixed order, and below the folders that links there lead to.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder; mend the path")
+    for folder, inner, files in os.walk(root, followlinks=True):
+        inner.sort()
+        for file in sorted(files):
+            yield Path(folder, file)
+
+
+def find(root: Path, name: Callable[[str], str | None]) -> dict[str, Path]:
+    """Return the audio file of each conversation, anywhere below ``root``.
+
+    Args:
+        root: folder of audio.
+        name: gives the conversation of a file's stem, or None where it is not one of the corpus.
+
+    Raises:
+        InputError: there is no such folder, no audio in it, or two files of one conversation.
+    """
+    found: dict[str, Path] = {}
+    for path in walk(root):
+        conversation = name(path.stem) if path.suffix.lower() in SUFFIXES else None
+        if conversation is None:
+            continue
+        if conversation in found:
+            raise InputError(f"{path}: {found[conversation]} is of the same conversation; remove one")
+        found[conversation] = path
+    if not found:
+        raise InputError(f"{root}: no audio of this corpus below it ({', '.join(SUFFIXES)}); mend the path")
+    return found
+
+
+def duration_s(path: Path) -> float:
+    """Return the duration of a two-channel audio file in seconds, from its header.
+
+    Raises:
+        InputError: not audio, truncated (as far as a header tells), or not two channels.
+    """
+    try:
+        with path.open("rb") as file:
+            is_sphere = file.read(len(sphere.MAGIC)) == sphere.MAGIC
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from error
+    if is_sphere or path.suffix.lower() == ".sph":
+        header = sphere.read_header(path)
+        frames, rate, channels = header.frames, header.rate, header.channels
+    else:
+        import soundfile
+
+        try:
+            info = soundfile.info(path)
+        except soundfile.SoundFileError as error:
+            raise InputError(
+                f"{path}: cannot be read as audio ({error}); copy or convert it again"
+            ) from error
+        frames, rate, channels = info.frames, info.samplerate, info.channels
+    if channels != 2:
+        raise InputError(
+            f"{path}: {channels} channel{'s' * (channels != 1)} where each of two speakers needs one; "
+            "join the two sides into one file, for example with `sox -M A.wav B.wav AB.wav`"
+        )
+    return frames / rate
