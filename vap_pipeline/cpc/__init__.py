@@ -1,0 +1,1 @@
+"""The CPC encoder: its network, its weights, and how they are learned."""
