@@ -1,0 +1,77 @@
+"""Several processes, and gradients that accumulate: the same global batches, so the same losses."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SAME = ["--dropout", 0, "--epochs", 7]  # 21 steps
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return tmp_path_factory.mktemp("alone")
+
+
+def history(folder):
+    return pq.read_table(folder / "history.parquet").to_pylist()
+
+
+def launched(arguments, out, flags, stop_after=None):
+    """Run the command under ``accelerate launch`` and return its status and what it said.
+
+    Where ``stop_after`` is given, every process gets SIGTERM when that file is there, as from SLURM.
+    """
+    accelerate = [str(Path(sys.executable).with_name("accelerate")), "launch", *flags, "vap-train"]
+    environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*accelerate, *arguments(out, *SAME, "--resume")]
+    streams = {"stderr": subprocess.PIPE, "text": True}
+    run = subprocess.Popen(command, cwd=ROOT, env=environment, **streams, start_new_session=True)
+    if stop_after:
+        while not stop_after.exists() and run.poll() is None:
+            time.sleep(0.005)
+        os.killpg(run.pid, signal.SIGTERM)
+    said = run.communicate(timeout=15 if stop_after else 120)[1]
+    return run.returncode, said
+
+
+def as_alone(arguments, start, alone, out):
+    """Whether the history in ``out`` is that of one process that takes whole batches and is not stopped."""
+    if not (alone / "history.parquet").exists():
+        child, errors = start(arguments(alone, *SAME))
+        child.join()
+        assert child.exitcode == 0, errors.read_text()
+    one, other = history(alone), history(out)
+    assert len(one) == len(other) == 2 + 7
+    for expected, row in zip(one, other, strict=True):
+        assert row["step"] == expected["step"]
+        for measure in ("training_loss", "validation_loss"):
+            assert row[measure] == pytest.approx(expected[measure], abs=1e-4)
+        assert row["gradient_norm"] == pytest.approx(expected["gradient_norm"], abs=1e-3)
+    return True
+
+
+def test_accumulated_gradients_give_the_same_losses(arguments, start, alone, tmp_path):
+    """The last batch of an epoch has two windows, fewer than the pieces into which it is cut."""
+    flags = ["--num_processes", "1", "--gradient_accumulation_steps", "3"]
+    status, said = launched(arguments, tmp_path / "out", flags)
+    assert status == 0, said
+    assert as_alone(arguments, start, alone, tmp_path / "out")
+
+
+def test_two_processes_stopped_and_resumed_give_the_same_losses(arguments, start, alone, tmp_path):
+    flags, out = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"], tmp_path / "out"
+    status, said = launched(arguments, out, flags, stop_after=out / "history.parquet")
+    assert status != 0 and said.count(f"stopped by SIGTERM; its state is in {out}, start the same") == 1
+    after = said.split("stopped by SIGTERM")[-1]
+    assert "vap_pipeline/train/" not in after  # it is the launcher's own
+    status, said = launched(arguments, out, flags)
+    assert status == 0, said
+    assert "going on at step" in said and said.count("best at step") == 1  # one of the processes speaks
+    assert as_alone(arguments, start, alone, out)

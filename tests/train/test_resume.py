@@ -1,0 +1,174 @@
+"""Runs that are killed, stopped, starved of space or robbed of files, and end as if nothing had been."""
+
+import os
+import random
+import resource
+import signal
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+OUTPUTS = ("model.safetensors", "config.json", "history.parquet")
+
+
+def outputs(folder):
+    return {name: (folder / name).read_bytes() for name in OUTPUTS}
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory):
+    """Filled by the first test that asks: what an uninterrupted run writes, and how long it takes."""
+    return {}
+
+
+@pytest.fixture
+def reference(uninterrupted, arguments, start, tmp_path):
+    if not uninterrupted:
+        folder = tmp_path / "reference"
+        start([*arguments(folder), "--fast-dev-run"])[0].join()  # starts the server, which takes seconds
+        begin = time.monotonic()
+        child, errors = start(arguments(folder))
+        child.join()
+        assert child.exitcode == 0, errors.read_text()
+        uninterrupted.update(outputs=outputs(folder), seconds=time.monotonic() - begin)
+    return uninterrupted
+
+
+def finish(start, argv, folder, reference):
+    child, errors = start([*argv, "--resume"])
+    child.join()
+    assert child.exitcode == 0, errors.read_text()
+    assert outputs(folder) == reference["outputs"]
+    return errors.read_text()
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(arguments, start, reference, tmp_path, kills):
+    generator, folder = random.Random(kills), tmp_path / "killed"
+    argv = arguments(folder)
+    killed = 0
+    while killed < kills:
+        child, _ = start([*argv, "--resume"])
+        child.join(generator.uniform(0, reference["seconds"]))
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+            killed += child.exitcode == -signal.SIGKILL
+        else:  # it was done before: once more from the beginning
+            for file in folder.iterdir():
+                file.unlink()
+    finish(start, argv, folder, reference)
+    assert not list(folder.glob(".*"))
+
+
+def die_at_replacement(number):
+    """Have the process killed when its ``number``-th file is about to replace the one before."""
+    replace, calls = Path.replace, []
+
+    def deadly(self, target):
+        calls.append(target)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = deadly
+
+
+@pytest.mark.parametrize("number", [1, 3, 5, 6, 16])
+def test_killed_while_saving(arguments, start, reference, tmp_path, number):
+    folder = tmp_path / "killed"
+    child, _ = start(arguments(folder), before=partial(die_at_replacement, number))
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    finish(start, arguments(folder), folder, reference)
+
+
+@pytest.mark.parametrize(
+    ("signum", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGTERM, 2), (signal.SIGINT, 2)]
+)
+def test_asked_to_stop(arguments, start, reference, tmp_path, signum, workers):
+    """The signal reaches every process of the run, as from SLURM or Ctrl-C."""
+    folder = tmp_path / "stopped"
+    child, errors = start(arguments(folder, "--workers", workers), before=os.setsid)
+    while not (folder / "history.parquet").exists():  # after the first check
+        time.sleep(0.01)
+    os.killpg(child.pid, signum)
+    child.join(15)
+    assert child.exitcode == 128 + signum
+    last = errors.read_text().splitlines()[-1]
+    assert signum.name in last and str(folder) in last and "--resume" in last
+    assert "going on at step" in finish(start, arguments(folder), folder, reference)
+
+
+def test_outputs_that_dvc_deleted_come_back(arguments, start, reference, tmp_path):
+    folder = tmp_path / "checkpoint"
+    finish(start, arguments(folder), folder, reference)
+    for name in OUTPUTS:
+        (folder / name).unlink()
+    assert "complete at step" in finish(start, arguments(folder), folder, reference)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--learning-rate", 1], "train.learning_rate was 1.0, is 0.003"),
+        (["--width", 8], "model.width was 8, is 16"),
+    ],
+)
+def test_a_state_of_another_run_is_not_gone_on_with(arguments, start, reference, tmp_path, flags, reason):
+    folder = tmp_path / "checkpoint"
+    child, _ = start(arguments(folder, *flags, "--epochs", 1))
+    child.join()
+    assert child.exitcode == 0
+    said = finish(start, arguments(folder), folder, reference)
+    assert reason in said and "starting anew" in said
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x10\0\0\0\0\0\0\0{}", b"\xff" * 100])
+def test_a_damaged_state_is_not_gone_on_with(arguments, start, reference, tmp_path, damage):
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    (folder / "resume.safetensors").write_bytes(damage)
+    assert "damaged" in finish(start, arguments(folder), folder, reference)
+
+
+def allow_files_of(size):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def test_no_space_left(arguments, start, reference, tmp_path):
+    """A limit on the size of files stands for a full disk: the same error comes from the same place."""
+    folder = tmp_path / "checkpoint"
+    child, _ = start(arguments(folder))
+    while not (folder / "resume.safetensors").exists():
+        time.sleep(0.01)
+    child.terminate()
+    child.join()
+    before = (folder / "resume.safetensors").read_bytes()
+    child, errors = start([*arguments(folder), "--resume"], before=partial(allow_files_of, 40_000))
+    child.join()
+    assert child.exitcode == 2
+    assert "resume.safetensors: cannot be written" in errors.read_text().splitlines()[-1]
+    assert (folder / "resume.safetensors").read_bytes() == before and not list(folder.glob(".*"))
+    finish(start, arguments(folder), folder, reference)
+
+
+def test_twenty_epochs_leak_nothing(arguments, start, tmp_path):
+    child, errors = start(arguments(tmp_path / "out", "--epochs", 20, "--patience", 20))
+    process, seen = Path(f"/proc/{child.pid}"), []
+    while child.exitcode is None:
+        if (tmp_path / "out" / "history.parquet").exists():  # after the first check
+            with suppress(OSError):  # it ends when it likes
+                descriptors, threads = (len(list((process / name).iterdir())) for name in ("fd", "task"))
+                resident = int((process / "statm").read_text().split()[1]) * resource.getpagesize()
+                seen.append((descriptors, threads, resident / 2**20))
+        child.join(0.02)
+    assert child.exitcode == 0, errors.read_text()
+    first, last = seen[: len(seen) // 3], seen[-len(seen) // 3 :]
+    for measure, allowed in enumerate((0, 0, 10)):  # MB of memory
+        assert median(each[measure] for each in last) <= median(each[measure] for each in first) + allowed

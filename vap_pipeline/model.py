@@ -1,0 +1,142 @@
+"""The projection model: a causal transformer over features, voice activity and its history."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vap_pipeline import files
+from vap_pipeline.errors import InputError
+from vap_pipeline.projection import MODELS, OUTPUTS
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The sizes of a model; the defaults are the paper's."""
+
+    model: str = "discrete"
+    input_dim: int = 256
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    feedforward: int = 768
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.model not in MODELS:
+            raise InputError(f"model '{self.model}' is unknown; choose one of {', '.join(MODELS)}")
+        if min(self.input_dim, self.width, self.layers, self.heads, self.feedforward) < 1:
+            raise InputError("model: input_dim, width, layers, heads and feedforward must be at least 1")
+        if self.width % self.heads or self.width % 2:
+            raise InputError(
+                f"model: width {self.width} must be even and a multiple of the {self.heads} heads"
+            )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"model: dropout {self.dropout} must be at least 0 and below 1")
+
+
+class Layer(nn.Module):
+    """Causal self-attention and a feed-forward net, each normalised before (pre-norm) and added.
+
+    Dropout is where "Attention is all you need", section 5.4, puts it: on what a sublayer adds, not on the
+    attention weights, so that the attention can stay fused.
+    """
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_out = nn.Linear(width, width)
+        self.norm_feedforward = nn.LayerNorm(width)
+        self.feedforward_in = nn.Linear(width, feedforward)
+        self.feedforward_out = nn.Linear(feedforward, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, width) to (B, T, width)."""
+        x = x + self.dropout(self.attention(self.norm_attention(x)))
+        return x + self.dropout(self.feedforward_out(F.gelu(self.feedforward_in(self.norm_feedforward(x)))))
+
+    def attention(self, x: Tensor) -> Tensor:
+        q, k, v = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.attention_out(x.transpose(1, 2).flatten(-2))
+
+
+class ProjectionModel(nn.Module):
+    """Feature + LayerNorm(Linear(va) + Linear(history)) + positions; causal layers; a linear head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.feature = nn.Linear(config.input_dim, width) if config.input_dim != width else nn.Identity()
+        self.voice_activity = nn.Linear(2, width)
+        self.history = nn.Linear(5, width)
+        self.norm_activity = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(
+            Layer(width, config.heads, config.feedforward, config.dropout) for _ in range(config.layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, OUTPUTS[config.model])
+
+    def forward(self, features: Tensor, va: Tensor, history: Tensor) -> Tensor:
+        """Return the logits (B, T, outputs) of features (B, T, dim), va (B, T, 2) and history (B, T, 5).
+
+        Frame t's logits depend on frames 0 … t alone.
+        """
+        x = self.feature(features) + self.norm_activity(self.voice_activity(va) + self.history(history))
+        x = self.dropout(x + positions(x.shape[1], x.shape[2], x.device))
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(self.norm(x))
+
+
+def positions(frames: int, width: int, device: torch.device) -> Tensor:
+    """Return the sinusoidal positions (frames, width) of "Attention is all you need", section 3.5."""
+    frequency = torch.exp(torch.arange(0, width, 2, device=device) * (-math.log(10000.0) / width))
+    angle = torch.arange(frames, device=device)[:, None] * frequency
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
+
+
+def save(model: ProjectionModel, config: dict[str, Any], folder: str) -> None:
+    """Write ``model.safetensors`` and ``config.json`` (``config`` and the model's sizes) into ``folder``."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    content = safetensors.torch.save(tensors)
+    described = config | {"model": asdict(model.config), "sha256": hashlib.sha256(content).hexdigest()}
+    files.write(f"{folder}/model.safetensors", content)
+    files.write(f"{folder}/config.json", (json.dumps(described, indent=2) + "\n").encode())
+
+
+def load(folder: str) -> tuple[ProjectionModel, dict[str, Any]]:
+    """Read what :func:`save` wrote: the model, in evaluation mode on the CPU, and its ``config.json``.
+
+    Raises:
+        InputError: a file is missing, is not what its name says, or does not fit the other.
+    """
+    config_file, model_file = f"{folder}/config.json", f"{folder}/model.safetensors"
+    content = files.read(config_file)
+    try:
+        config = json.loads(content)
+        with torch.device("meta"):  # the sizes are believed only where the tensors bear them out
+            model = ProjectionModel(ModelConfig(**config["model"]))
+    except (ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise InputError(f"{config_file}: describes no model ({error!r}); train it again") from error
+    content = files.read(model_file)
+    if config.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
+        raise InputError(f"{model_file}: damaged, or of another run than config.json; train it again")
+    try:
+        model.load_state_dict(safetensors.torch.load(content), assign=True)
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"{model_file}: not the model of config.json ({reason}); train it again") from error
+    return model.eval(), config

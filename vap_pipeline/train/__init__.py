@@ -1,0 +1,1 @@
+"""Stage two: train a light model on what stage one wrote down."""

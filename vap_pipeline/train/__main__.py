@@ -1,0 +1,159 @@
+"""``vap-train``: train one model on one fold of a corpus."""
+
+import argparse
+import logging
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vap_pipeline import command
+from vap_pipeline.errors import InputError
+from vap_pipeline.train.settings import add_flags, model_sizes, train_config
+
+if TYPE_CHECKING:
+    from vap_pipeline.model import ModelConfig
+
+log = logging.getLogger(__name__)
+
+LARGEST = 10**9  # parameters of a model; the paper's has 2.6 million
+
+DESCRIPTION = """\
+Train one voice activity projection model on one fold of a corpus.
+
+Reads   data/CORPUS/features.zarr          the feature store that vap-extract wrote
+        data_manifest/CORPUS/              which conversations the fold trains and validates on
+Writes  checkpoints/CORPUS/MODEL/fold-K/   model.safetensors   the best model: S/H weighted F1 on validation
+                                           config.json         all that rebuilds and describes it
+                                           history.parquet     losses, gradient norm, the four scores
+                                           resume.safetensors  what --resume goes on from
+
+The history and the best model are logged with Weights & Biases: online with a key, else into the folder
+wandb/, or as WANDB_MODE says. Ctrl-C and SIGTERM end the run after the step, with its state saved.
+"""
+
+EXAMPLES = """\
+examples:
+  vap-train --model discrete --fold 0                      the corpus that params.yaml selects
+  vap-train --model discrete --fold 0 --resume             go on after a stop, or start
+  vap-train --model comparative --fold 3 --corpus switchboard --epochs 10
+  accelerate launch --num_processes 4 --mixed_precision bf16 vap-train --model discrete --fold 0
+  vap-train --model discrete --fold 0 --fast-dev-run       one batch of everything, kept nowhere
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        "vap-train",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_corpus(parser)
+    add = parser.add_argument
+    add("--model", required=True, help="discrete, independent, independent-40 or comparative")
+    add("--fold", type=int, required=True, metavar="K", help="the fold to validate on; the others train")
+    add(
+        "--store",
+        metavar="PATH",
+        help="feature store, a folder or any fsspec path (data/CORPUS/features.zarr)",
+    )
+    add("--manifest", type=Path, metavar="DIR", help="folder of the manifest (data_manifest/CORPUS)")
+    add("--out", metavar="PATH", help="folder of the checkpoint (checkpoints/CORPUS/MODEL/fold-K)")
+    add("--resume", action="store_true", help="go on from the state in the folder, if it is of this very run")
+    add("--workers", type=int, metavar="N", help="processes that read batches (0, or 4 with a GPU)")
+    add(
+        "--fast-dev-run",
+        action="store_true",
+        help="train, check and save on one batch, in a temporary folder",
+    )
+    add_flags(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    return command.run(body, parser(), argv)
+
+
+def body(args: argparse.Namespace) -> None:
+    """Read the settings and the data, and train."""
+    corpus = command.read_corpus(args.params, args.corpus)
+    config, sizes = train_config(args, corpus), model_sizes(args, corpus)
+    config = replace(config, seed=config.seed + args.fold)
+
+    import torch
+
+    from vap_pipeline import manifest
+    from vap_pipeline.model import ModelConfig, load
+    from vap_pipeline.signals import Stopped
+    from vap_pipeline.store import open_store
+    from vap_pipeline.train.loop import train
+    from vap_pipeline.windows import Windows
+
+    name = corpus["name"]
+    _check_size(ModelConfig(args.model, **sizes))  # refused before anything is read
+    folds = manifest.read(args.manifest or Path("data_manifest") / name)
+    store = open_store(args.store or f"data/{name}/features.zarr")
+    manifest.check_store(folds, store, folds.training_set(args.fold) + folds.validation_set(args.fold))
+    training = Windows(store, folds.training_set(args.fold))
+    validation = Windows(store, folds.validation_set(args.fold))
+    for windows, what in ((training, "to train"), (validation, "to validate")):
+        if not len(windows):
+            raise InputError(
+                f"fold {args.fold}: no window of 10 s {what} on; give the corpus longer conversations"
+            )
+    model = ModelConfig(args.model, input_dim=store.dim, **sizes)
+    settings = {
+        "corpus": name,
+        "fold": args.fold,
+        "seed": config.seed,
+        "model": asdict(model),
+        "train": asdict(config),
+        "store": store.description,
+        "data": {"training": training.digest(), "validation": validation.digest()},
+    }
+    if args.workers is not None and args.workers < 0:
+        raise InputError(f"--workers {args.workers}: give 0 or more")
+    workers = args.workers if args.workers is not None else 4 if torch.cuda.is_available() else 0
+    if args.fast_dev_run:
+        once = replace(config, epochs=1, checks_per_epoch=1)
+        with tempfile.TemporaryDirectory() as folder:
+            train(training, validation, model, once, settings, folder, workers=workers, first_batch_only=True)
+            load(folder)
+        log.info("fast-dev-run: one batch was trained on, checked, saved and loaded; nothing is kept")
+        return
+    folder = args.out or f"checkpoints/{name}/{args.model}/fold-{args.fold}"
+    try:
+        progress = train(
+            training,
+            validation,
+            model,
+            config,
+            settings,
+            folder,
+            resume=args.resume,
+            workers=workers,
+            track=True,
+        )
+    except Stopped as stopped:
+        log.info("%s; its state is in %s, start the same command with --resume to go on", stopped, folder)
+        sys.exit(128 + stopped.signum)
+    best = progress.history[progress.best_row]
+    log.info("best at step %d: %s", best["step"], {k: round(v, 4) for k, v in best.items() if k != "step"})
+    log.info("%s", folder)
+
+
+def _check_size(sizes: "ModelConfig") -> None:
+    parameters = sizes.layers * sizes.width * (4 * sizes.width + 2 * sizes.feedforward)
+    if parameters > LARGEST:
+        raise InputError(
+            f"model: {parameters:,} parameters are more than a training run can hold; make width, layers or "
+            "feedforward smaller"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

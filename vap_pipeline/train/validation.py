@@ -1,0 +1,90 @@
+"""The validation check: the loss and the four scores over the fold's validation windows."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from vap_pipeline import projection, scores
+from vap_pipeline.errors import InputError
+from vap_pipeline.model import ProjectionModel
+from vap_pipeline.signals import Requests
+from vap_pipeline.train.data import Piece, pieces, read
+from vap_pipeline.windows import Windows, activity, inputs, swap
+
+
+class Measured(NamedTuple):
+    """What a check found."""
+
+    measures: dict[str, float]  # validation_loss, and those of scores.METRICS that there are, frame by frame
+    thresholds: dict[str, dict[str, float]]  # at which the scores are best, by task and level
+
+
+class Validation:
+    """The windows of the validation set, and what the scores look at in them.
+
+    Args:
+        windows: of the validation set, of which the first ``n`` are taken, ``batch`` at a time.
+        seed: draws the scores' negatives.
+        workers: processes that read batches; 0 reads them here.
+    """
+
+    def __init__(self, windows: Windows, n: int, batch: int, seed: int, workers: int) -> None:
+        self.windows, self.n, self.batch, self.workers = windows, n, batch, workers
+        self.regions = scores.regions(((c, windows.store.va(c)) for c in windows.conversations), seed)
+
+    @torch.no_grad()
+    def __call__(
+        self, model: ProjectionModel, accelerator: Accelerator, requests: Requests
+    ) -> Measured | None:
+        """Measure a model; None where a signal came before the end.
+
+        Every window counts twice, once with the speakers swapped. Any number of processes gets the same
+        result.
+
+        Raises:
+            InputError: the loss is not a number.
+        """
+        name, device = model.config.model, accelerator.device
+        counts = np.zeros((len(scores.TASKS), len(scores.LEVELS), 2, 1 + len(scores.THRESHOLDS)), np.int64)
+        total = 0.0
+        model.eval()
+        batches = read(self.windows, lambda: self._pieces(accelerator), self.workers, device)
+        with contextlib.closing(batches):
+            for piece, batch in batches:
+                loss = torch.zeros((), device=device)
+                for swapped in (False, True):
+                    seen = swap(batch, torch.full((len(piece.windows),), swapped))
+                    features, va, history = inputs(seen)
+                    logits = model(features, va, history)
+                    target = projection.labels(activity(seen), name)
+                    loss += piece.weight / 2 * projection.loss(logits, target, name)
+                    if piece.weight and torch.isfinite(loss):
+                        p, p_bc = projection.probabilities(logits, va, name)
+                        counts += scores.count(scores.collect(self.regions, piece.windows, p, p_bc, swapped))
+                stop = torch.tensor(float(requests.received > 0), device=device)
+                batch_loss, stops = accelerator.reduce(torch.stack([loss, stop]), "sum").tolist()
+                if stops:
+                    return None
+                if not math.isfinite(batch_loss):
+                    names = ", ".join(sorted({self.windows.conversation(i) for i in piece.windows.tolist()}))
+                    raise InputError(f"the validation loss is {batch_loss}; look at the features of {names}")
+                total += batch_loss
+        summed = accelerator.reduce(torch.from_numpy(counts).to(device), "sum").cpu().numpy()
+        best = scores.thresholds(summed)
+        rows = scores.scores(summed, best)
+        measured = {row["metric"]: row["value"] for row in rows if row["level"] == "frame"}
+        measures = {"validation_loss": total} | {k: v for k, v in measured.items() if math.isfinite(v)}
+        return Measured(measures, scores.named(best))
+
+    def _pieces(self, accelerator: Accelerator) -> Iterator[Piece]:
+        """This process's piece of each batch, its weight the share of all windows."""
+        for first in range(0, self.n, self.batch):
+            index = np.arange(first, min(first + self.batch, self.n))
+            cut = pieces(index, np.zeros(len(index), bool), accelerator.num_processes)
+            piece = cut[accelerator.process_index]
+            yield piece._replace(weight=piece.weight * len(index) / self.n)
