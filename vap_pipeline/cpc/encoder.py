@@ -2,7 +2,7 @@
 
 Rivière et al., "Unsupervised pretraining transfers well across languages" (ICASSP 2020, arXiv 2002.02848),
 with the tensor names of its published checkpoint. Signals run time-major, (batch, time, channels): every
-kernel is twice its stride, so a convolution is the sum of two matrix products over views of its input whose
+kernel is twice its stride, so a convolution is a filter of two taps, matrices, over views of its input whose
 rows are a stride long.
 """
 
@@ -18,6 +18,7 @@ SAMPLE_RATE = 16_000
 HOP = 160  # samples per feature
 STRIDES, PADDINGS = (5, 4, 2, 2, 2), (3, 2, 1, 1, 1)
 EPS = 1e-5
+TILE = 6_400  # samples given to the first two layers at a time: what they make of them stays in the cache
 RECURRENT: dict[str, Any] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 
 
@@ -56,7 +57,7 @@ class State:
 
     Attributes:
         inputs: of each layer, the end of its input that its next outputs need, (batch, time, channels).
-        matrices: the convolutions' weights as matrices, (2, stride * channels, width) each.
+        matrices: of each layer, (3, stride * channels, width), as `_filter_in_pairs` takes them.
         hidden: of the recurrent net.
     """
 
@@ -105,10 +106,15 @@ class CPCEncoder(nn.Module):
             for i, padding in enumerate(PADDINGS):
                 conv = getattr(self.gEncoder, f"conv{i}")
                 state.inputs.append(audio.new_zeros(len(audio), padding, conv.in_channels))
-                matrices = conv.weight.permute(2, 1, 0).reshape(2, -1, conv.out_channels)
-                state.matrices.append(matrices.contiguous())
-        x = audio[..., None]
-        for i in range(len(STRIDES)):
+                taps = conv.weight.permute(2, 1, 0).reshape(2, -1, conv.out_channels)
+                state.matrices.append(torch.cat([taps, taps.sum(0, keepdim=True)]))
+        tiles = audio[..., None].split(TILE, dim=1)
+        wide = []
+        for tile in tiles:
+            ends = last and tile is tiles[-1]
+            wide.append(self._layer(1, self._layer(0, tile, state, ends), state, ends))
+        x = torch.cat(wide, dim=1)
+        for i in range(2, len(STRIDES)):
             x = self._layer(i, x, state, last)
         return x
 
@@ -129,22 +135,41 @@ class CPCEncoder(nn.Module):
     def _layer(self, i: int, x: Tensor, state: State, last: bool) -> Tensor:
         """Convolution, channel norm and ReLU of layer ``i``, for what x (batch, time, channels) adds."""
         conv, norm = getattr(self.gEncoder, f"conv{i}"), getattr(self.gEncoder, f"batchNorm{i}")
-        end = [x.new_zeros(len(x), PADDINGS[i], x.shape[2])] if last else []
-        x = torch.cat([state.inputs[i], x, *end], dim=1)
         stride = STRIDES[i]
-        n = max(x.shape[1] // stride - 1, 0)
-        state.inputs[i] = x[:, n * stride :]
+        known = state.inputs[i].shape[1] + x.shape[1] + (PADDINGS[i] if last else 0)
+        n = max(known // stride - 1, 0)
+        zeros = x.new_zeros(len(x), PADDINGS[i] * last + n % 2 * stride, x.shape[2])
+        x = torch.cat([state.inputs[i], x, zeros], dim=1)
+        state.inputs[i] = x[:, n * stride : known]
         if not n:
             return x.new_zeros(len(x), 0, conv.out_channels)
-        first, second = state.matrices[i]
-        rows = x[:, : (n + 1) * stride].view(len(x), n + 1, -1)
-        y = torch.baddbmm(conv.bias, rows[:, :n], first.expand(len(x), -1, -1))
-        second = second.expand(len(x), -1, -1)
-        if torch.is_autocast_enabled(x.device.type):  # which knows no operation in place
-            y = torch.baddbmm(y, rows[:, 1:], second)
-        else:
-            y = y.baddbmm_(rows[:, 1:], second)
+        even = n + n % 2  # outputs, of which the last is left out again where it is one too many
+        rows = x[:, : (even + 1) * stride].view(len(x), even + 1, -1)
+        if i:
+            y = _filter_in_pairs(rows, state.matrices[i], conv.bias)[:, :n]
+        else:  # rows are five samples: the sums would cost more than the product that they save
+            both = torch.cat((rows[:, :n], rows[:, 1 : n + 1]), dim=2)
+            y = F.linear(both, state.matrices[i][:2].flatten(0, 1).T, conv.bias)
         return norm(y).relu_()
+
+
+def _filter_in_pairs(rows: Tensor, matrices: Tensor, bias: Tensor) -> Tensor:
+    """Return rows[t] @ matrices[0] + rows[t + 1] @ matrices[1] + bias, (batch, an even number n of t, width).
+
+    Two outputs share what their common row gives to both, three products instead of four: the fast finite
+    impulse response filter F(2, 2) of Winograd, "Arithmetic complexity of computations" (1980).
+
+    Args:
+        rows: (batch, n + 1, k).
+        matrices: (3, k, width), the two taps and their sum.
+        bias: (width,).
+    """
+    first, second, both = matrices[:, None].expand(-1, len(rows), -1, -1)
+    before, common, after = rows[:, :-2:2], rows[:, 1::2], rows[:, 2::2]
+    shared = torch.baddbmm(bias, common, both)
+    even = torch.baddbmm(shared, before - common, first)
+    odd = torch.baddbmm(shared, after - common, second)
+    return torch.stack((even, odd), dim=2).flatten(1, 2)
 
 
 class _ChannelNorm(nn.Module):

@@ -21,7 +21,7 @@ from vap_pipeline.errors import InputError
 from vap_pipeline.manifest import Manifest, Segments
 from vap_pipeline.store import Writer
 
-PIECE_S = 2  # seconds encoded at a time: what the layers hold of them stays in the cache
+PIECE_S = 4  # seconds read and encoded at a time; between two of them a stop is heard
 SLACK_S = 0.01  # by which a duration in the manifest may be rounded
 BAR = "{percentage:3.0f}% |{bar}| {n:.0f} of {total:.0f} s of audio, {remaining} to go{postfix}"
 
