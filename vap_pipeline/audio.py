@@ -238,7 +238,8 @@ def _check(path: Path, channels: int, rate: int, samples: int) -> None:
     """Refuse what a header says before anything is allocated by it."""
     if channels != 2:
         raise InputError(
-            f"{path}: {channels} channel{'s' * (channels != 1)}, expected one for each of two speakers"
+            f"{path}: {channels} channel{'s' * (channels != 1)}, expected one for each of two speakers; "
+            "join the two sides into one file, for example with `sox -M A.wav B.wav AB.wav`"
         )
     if not 4_000 <= rate <= 400_000 or rate // gcd(rate, SAMPLE_RATE) > 1_000:
         raise InputError(f"{path}: {rate} samples a second, an odd rate; resample it to 8,000 or 16,000")

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,14 @@ def section(
         if types[key] is int and chosen[key] != value:
             raise InputError(f"{args.params}: {corpus['name']}.{name}.{key}: must be whole, not {value!r}")
     return chosen
+
+
+def note_one_process(processes: int) -> None:
+    """Say how to get several where ``accelerate launch`` has started but one, whatever it was told."""
+    if processes == 1 and os.environ.keys() >= {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"}:
+        logging.getLogger(__name__).warning(
+            "accelerate launch has started one process; to start several on CPUs it takes --multi_gpu"
+        )
 
 
 def run(

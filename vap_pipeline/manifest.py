@@ -141,7 +141,8 @@ def check(manifest: Manifest) -> None:
     missing = set(range(len(folds))) - folds
     if missing:
         raise InputError(
-            f"fold {min(missing)} has no conversations; number the folds 0, 1, 2, …, or use fewer"
+            f"fold {min(missing)} has no conversations; make the manifest with fewer --folds, "
+            "or number them 0, 1, 2, …"
         )
     _check_voice_activity(manifest.voice_activity, durations)
 

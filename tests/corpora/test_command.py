@@ -101,6 +101,9 @@ def test_a_failure_leaves_the_manifest_as_it_was(
     assert main([*SWITCHBOARD, "--on-error", "skip"]) == 0
     assert "left out:\n  a/sw02004.sph: truncated" in caplog.text
     assert "sw2004" not in manifest.read(Path("m")).select()
+    caplog.clear()
+    assert "4 in 2 folds" not in fails(capfd, *SWITCHBOARD, "--on-error", "skip", "--folds", "9")
+    assert "left out:\n  a/sw02004.sph: truncated" in caplog.text  # also where too few are left
     assert "elsewhere: no such folder" in fails(capfd, *SWITCHBOARD, "--audio", "elsewhere")
     Path("file").touch()
     assert "cannot be written" in fails(capfd, *SWITCHBOARD, "--on-error", "skip", "--out", "file/m")

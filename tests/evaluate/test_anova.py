@@ -90,7 +90,9 @@ def test_one_fold_has_no_deviation_and_no_test():
     for row in comparison.to_pylist():
         assert row["mean"] is not None
         assert row["sd"] is None and row["F"] is None and row["p_paired"] is None
-    text = report.table("small", table({"discrete": [0.5]}), compare(table({"discrete": [0.5]})))
+    text = report.table(
+        "small", ["random-seed0"], table({"discrete": [0.5]}), compare(table({"discrete": [0.5]}))
+    )
     assert "| discrete | .500 | (–) | – | – | – |" in text
     assert "more than one fold" in text
 
@@ -99,7 +101,9 @@ def test_values_without_variance_have_no_t():
     found = rows(compare(table({"discrete": [0.5, 0.5], "comparative": [0.4, 0.4]})))
     assert found["comparative"]["t_paired"] is None
     assert found["comparative"]["F"] is None
-    report.table("small", table({"discrete": [0.5, 0.5]}), compare(table({"discrete": [0.5, 0.5]})))
+    report.table(
+        "small", ["random-seed0"], table({"discrete": [0.5, 0.5]}), compare(table({"discrete": [0.5, 0.5]}))
+    )
 
 
 def test_losses_are_not_compared():
@@ -110,11 +114,11 @@ def test_losses_are_not_compared():
 
 def test_table_of_switchboard_shows_the_published_rows():
     scores = table({"discrete": [0.9, 0.8], "comparative": [0.7, 0.7]})
-    text = report.table("switchboard", scores, compare(scores))
+    text = report.table("switchboard", ["60k.pt"], scores, compare(scores))
     lines = text.splitlines()
     at = lines.index("| discrete | .850 ± .071 | (–) | – | – | – |")
     assert lines[at + 1] == "| *published* | *.899* | (*.510*) | *.786* | *.733* | *.723* |"
-    assert "*published*" not in report.table("sample", scores, compare(scores))
+    assert "*published*" not in report.table("sample", ["random-seed0"], scores, compare(scores))
     # 90 holds, 10 shifts: always hold has F1 180/190 for holds, 0 for shifts; weighted .9 · 180/190.
     assert f"| majority class | {0.9 * 180 / 190:.3f}".replace("0.", ".") in text
 
@@ -192,6 +196,7 @@ def test_command_writes_the_report_of_scored_models(corpus, monkeypatch: pytest.
         pq.read_table(scores / "discrete" / f"fold-{fold}.parquet").to_pylist()[0]["value"] for fold in (0, 1)
     ]
     assert means["discrete"]["f1_hold_shift"] == pytest.approx(np.mean(values), abs=1e-4)
+    assert "weights random-seed0" in text
     assert f"| discrete | {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}".replace("0.", ".") in text
     assert {row["level"] for row in found} == {"frame", "event"}
     assert "f1_predict_backchannel" not in means["comparative"]

@@ -48,7 +48,7 @@ def as_alone(arguments, start, alone, out):
         child.join()
         assert child.exitcode == 0, errors.read_text()
     one, other = history(alone), history(out)
-    assert len(one) == len(other) == 2 + 7
+    assert len(one) == len(other) == 2 + 7 + 7  # every ten steps; before every check; checks
     for expected, row in zip(one, other, strict=True):
         assert row["step"] == expected["step"]
         for measure in ("training_loss", "validation_loss"):
@@ -75,3 +75,19 @@ def test_two_processes_stopped_and_resumed_give_the_same_losses(arguments, start
     assert status == 0, said
     assert "going on at step" in said and said.count("best at step") == 1  # one of the processes speaks
     assert as_alone(arguments, start, alone, out)
+
+
+def test_fast_dev_run_in_two_processes(arguments, tmp_path):
+    flags = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    status, said = launched(lambda out, *more: [*arguments(out, *more), "--fast-dev-run"], tmp_path, flags)
+    assert status == 0 and "nothing is kept" in said, said
+
+
+def test_another_precision_is_another_run(arguments, start, alone, tmp_path):
+    """One that is complete in float32 is not what was asked for in bfloat16."""
+    child, errors = start(arguments(tmp_path, "--epochs", 1))
+    child.join()
+    assert child.exitcode == 0, errors.read_text()
+    flags = ["--num_processes", "1", "--mixed_precision", "bf16"]
+    status, said = launched(lambda out, *more: arguments(out, "--epochs", 1, "--resume"), tmp_path, flags)
+    assert status == 0 and "precision was no, is bf16; starting anew" in said, said

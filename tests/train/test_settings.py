@@ -89,3 +89,14 @@ def test_help_says_what_is_read_and_written(capsys):
         "0.000363",
     ):
         assert word in text
+
+
+def test_a_store_of_other_weights_than_the_settings_say_is_refused(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "tiny").symlink_to(corpus)
+    (tmp_path / "params.yaml").write_text("tiny: {extract: {weights: random, seed: 3}}\n")
+    flags = ["--corpus", "tiny", "--manifest", str(corpus / "manifest"), "--model", "discrete", "--fold", "0"]
+    assert main(flags) == 2
+    error = capsys.readouterr().err
+    assert "encoder.weights is None, expected 'random-seed3'" in error and error.count("\n") == 1

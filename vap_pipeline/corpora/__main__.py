@@ -29,8 +29,8 @@ reads   TRANSCRIPTS/**/sw2001A-ms98-a-word.text
 {WRITES}"""
 
 SAMPLE = f"""\
-The sample corpus: simulate the transcripts that are missing, speak the audio that is missing, then read both
-as Switchboard is read.
+The sample corpus: simulate its transcripts, speak the audio that is missing, then read both as Switchboard is
+read.
 
 {WRITES}"""
 
@@ -43,8 +43,8 @@ RENDER = """\
 Speak ms98 transcripts, simulated or real, with synthetic voices, each word at its own time.
 
 reads   TRANSCRIPTS/**/sw2001A-ms98-a-word.text
-writes  AUDIO/**/sw02001.sph, two channels, 8 kHz, mu-law, as on the discs of Switchboard; what is there
-        already and still right stays"""
+writes  AUDIO/**/sw02001.sph, two channels, 8 kHz, mu-law, as on the discs of Switchboard; what was
+        rendered before and is still right stays, what was rendered from other transcripts is removed"""
 
 SEGMENTS = f"""\
 Any corpus of two-channel audio. Its conversations are shuffled into folds, each conversation whole.
@@ -78,14 +78,17 @@ def main(argv: list[str] | None = None) -> int:
             name,
             help=text.partition("\n\n")[0].replace("\n", " ").rstrip("."),
             description=text,
-            epilog=f"example: vap-manifest {name} {example}",
+            epilog=f"What is not given comes from the settings file, then from the defaults.\n\n"
+            f"example: vap-manifest {name} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         section = corpus or "the name of OUT"
         sub.add_argument(
             "--corpus", default=corpus, help=f"section of the settings file (default: {section})"
         )
-        sub.add_argument("--params", type=Path, default=command.PARAMS, help="(default: %(default)s)")
+        sub.add_argument(
+            "--params", type=Path, default=command.PARAMS, help="settings file (default: %(default)s)"
+        )
         sub.set_defaults(body=body)
         return sub
 

@@ -60,9 +60,8 @@ def read(clips: Path, audio: Path, test: int | None, folds: int, on_error: str =
         path = audio / f"{name}.wav"
         if call := _call([spoken[speaker] for speaker in pair], path, faults):
             speech[name], found[name] = call, path
-    manifest = corpora.assemble(speech, found, audio, splits)
     faults.report()
-    return manifest
+    return corpora.assemble(speech, found, audio, splits)
 
 
 def _call(sides: list[list[Path]], path: Path, faults: Faults) -> Speech | None:

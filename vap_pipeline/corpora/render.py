@@ -39,7 +39,7 @@ from vap_pipeline.corpora.switchboard import NOT_SPEECH
 from vap_pipeline.errors import InputError
 
 RATE = 8000
-VERSION = 1  # of the rendering: audio of another version is made again
+VERSION = 2  # of the rendering: audio of another version is made again
 CUE_VALIDITY = 0.88  # how often an ending sounds like what really follows
 CUE_S = 0.8  # how long before the end a cue begins, in seconds
 ACCENTS = ("en-us", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland", "en-029")
@@ -75,7 +75,7 @@ class Voice(NamedTuple):
 
 CUES = {
     "shift": Cue(-2.0, ".", -9.0, -0.8),
-    "hold": Cue(1.5, ",", 0.0, 0.0),
+    "hold": Cue(2.5, ",", 0.0, 0.0),
     "invitation": Cue(4.0, "?", 3.0, 1.0),
     "backchannel": Cue(-2.0, ",", -3.0, -0.5),
 }
@@ -90,14 +90,19 @@ def render(transcripts: Path, audio: Path, seed: int = 0, jobs: int | None = Non
     transcripts and seed give the same bytes with any number of processes, ``jobs`` (default: one a core).
 
     Raises:
-        InputError: there are no transcripts, a channel is missing, or a transcript is broken.
+        InputError: there are no transcripts, a channel is missing, a transcript is broken, or there is a
+            recording in a file's place that was not rendered.
     """
-    tasks, keys = [], {}
+    tasks: list[tuple[str, dict[str, Path], Path, int]] = []
+    keys = {}
     for name, sides in switchboard.find(transcripts).items():
         number = int(name[2:])
         path = audio / f"swb1_d{1 + number // 10 % 4}" / "data" / f"sw{number:05d}.sph"
         keys[path] = _key(sides, seed)
-        if _key_of(path) != keys[path]:
+        found = _key_of(path)
+        if found is None and path.exists():
+            raise InputError(f"{path}: a recording, not one that was rendered; give another --audio folder")
+        if found != keys[path]:
             tasks.append((name, sides, path, seed))
     for path in audio.rglob("sw*.sph"):
         if path not in keys and _key_of(path):

@@ -50,11 +50,10 @@ def read(
     for name in tqdm(names, "conversations", unit="", disable=None):
         with faults.handled():
             speech[name] = corpora.fit(name, speech_of(name, cells[name]), found[name])
+    faults.report()
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
     splits = corpora.split(order, max(1, len(names) // 10) if test is None else test, folds)
-    manifest = corpora.assemble(speech, found, audio, splits)
-    faults.report()
-    return manifest
+    return corpora.assemble(speech, found, audio, splits)
 
 
 def load(tables: Sequence[Path], faults: Faults) -> dict[str, Cells]:

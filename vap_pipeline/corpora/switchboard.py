@@ -50,10 +50,9 @@ def read(transcripts: Path, audio: Path | None, test: int, folds: int, on_error:
             speech[name] = corpora.fit(name, spoken, files.get(name))
             if aside:
                 asides.add(name)
-    splits = corpora.split([name for name in names if name not in asides], test, folds)
-    manifest = corpora.assemble(speech, files, audio, splits)
     faults.report()
-    return manifest
+    splits = corpora.split([name for name in names if name not in asides], test, folds)
+    return corpora.assemble(speech, files, audio, splits)
 
 
 def find(transcripts: Path) -> dict[str, dict[str, Path]]:

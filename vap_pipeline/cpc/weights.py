@@ -40,7 +40,7 @@ def load(weights: str, seed: int = 0, download: bool = False) -> tuple[CPCEncode
         digest = hashlib.sha256()
         for name, tensor in encoder.state_dict().items():
             digest.update(name.encode() + tensor.numpy().tobytes())
-        return encoder, _description(f"random-seed{seed}", digest.hexdigest(), encoder)
+        return encoder, _description(name_of(weights, seed), digest.hexdigest(), encoder)
     path = _locate(weights, download)
     try:
         with path.open("rb") as file:
@@ -54,7 +54,12 @@ def load(weights: str, seed: int = 0, download: bool = False) -> tuple[CPCEncode
             f"remove it and {'fetch it again with --download' if path.name == PUBLISHED else 'get it again'}"
         )
     encoder = _read(path)
-    return encoder, _description(path.name, sha256, encoder)
+    return encoder, _description(name_of(weights), sha256, encoder)
+
+
+def name_of(weights: str, seed: int = 0) -> str:
+    """Return what a store calls the weights that :func:`load` is asked for."""
+    return f"random-seed{seed}" if weights == "random" else SHIPPED.get(weights, Path(weights)).name
 
 
 def random(seed: int, config: Config | None = None) -> CPCEncoder:

@@ -137,7 +137,8 @@ def _score(args: argparse.Namespace) -> None:
         raise InputError(f"{folder}/config.json: thresholds: {error}; train the model again") from error
     evaluation = evaluate(model, test, best, seed)
     out = args.out or f"scores/{corpus}/{name}/fold-{fold}.parquet"
-    write(evaluation, out, corpus, name, fold, seed)
+    encoder = str(store.description.get("encoder", {}).get("weights", "unknown"))
+    write(evaluation, out, corpus, name, fold, seed, encoder)
     shown = {row["metric"]: row["value"] for row in evaluation.rows if row["level"] == "frame"}
     log.info("%s: %s", out, ", ".join(f"{metric} {value:.3f}" for metric, value in shown.items()))
 

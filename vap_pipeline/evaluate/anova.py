@@ -47,7 +47,7 @@ writes  table.md                means and deviations in the layout of the paper'
         anova.parquet           the same, a row per score, level and model
         metrics.json            the means, for `dvc metrics show`
         precision_recall.png    the four tasks, a curve per model; the points in precision_recall.csv
-        timeline.png            half a minute of one conversation, as the first model sees it"""
+        timeline.png            half a minute of one conversation, as the discrete model sees it"""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,14 +72,16 @@ def _run(args: argparse.Namespace) -> None:
     if not all(type(fold) is int for fold in folds):
         raise InputError(f"setting folds is {folds!r}, not a list of whole numbers; mend params.yaml")
     paths = find(folder, corpus, [str(each) for each in models], folds)
-    scores = pa.concat_tables([read(path) for path in paths.values()])
+    tables = [read(path) for path in paths.values()]
+    scores = pa.concat_tables(tables)
+    encoders = sorted({(each.schema.metadata or {}).get(b"encoder", b"unknown").decode() for each in tables})
     comparison = compare(scores)
 
     from vap_pipeline.evaluate import figures, report
 
-    table = report.table(corpus, scores, comparison)
+    table = report.table(corpus, encoders, scores, comparison)
     curves = figures.curves(paths, scores)
-    timeline = next(iter(paths))
+    timeline = next((run for run in paths if run[0] == REFERENCE), next(iter(paths)))
     written: dict[str, bytes] = {
         "anova.parquet": parquet(comparison),
         "metrics.json": (json.dumps(report.metrics(scores, comparison), indent=2) + "\n").encode(),

@@ -33,11 +33,12 @@ LABELS = {
 ABSENT = "–"
 
 
-def table(corpus: str, scores: pa.Table, comparison: pa.Table) -> str:
+def table(corpus: str, encoders: list[str], scores: pa.Table, comparison: pa.Table) -> str:
     """Return the report as Markdown.
 
     Args:
         corpus: its name; for ``switchboard`` the published rows stand below the measured ones.
+        encoders: the weights that the features are from.
         scores: the rows of all files of scores.
         comparison: from :func:`vap_pipeline.evaluate.anova.compare`.
     """
@@ -47,7 +48,8 @@ def table(corpus: str, scores: pa.Table, comparison: pa.Table) -> str:
     spread = f"mean ± standard deviation over {folds} folds" if folds > 1 else "one fold"
     parts = [
         f"# Turn-taking scores on {corpus}",
-        f"Weighted F1 over the frames of the test set, {spread}; in brackets the F1 of shifts alone.",
+        f"Weighted F1 over the frames of the test set, {spread}; in brackets the F1 of shifts alone. "
+        f"Features: CPC, weights {', '.join(encoders)}.",
         _scores(models, rows, _majority(scores), PUBLISHED if corpus == "switchboard" else {}),
         "## Is the difference more than the folds' chance?",
         _anova(rows) or "Tests need more than one fold, and more than one model.",

@@ -181,14 +181,19 @@ def _timeline(windows: Windows, stretch: list[tuple[int, np.ndarray]]) -> pa.Tab
     return pa.table(columns)
 
 
-def write(evaluation: Evaluation, path: str, corpus: str, model: str, fold: int, seed: int) -> None:
+def write(
+    evaluation: Evaluation, path: str, corpus: str, model: str, fold: int, seed: int, encoder: str
+) -> None:
     """Write the scores to ``path`` and, before them, the events and the timeline beside it.
+
+    ``encoder``, the name of the weights that the features are from, lies in the metadata of the scores.
 
     Raises:
         InputError: a file cannot be written.
     """
     run = {"corpus": corpus, "model": model, "fold": fold, "seed": seed}
     rows = pa.Table.from_pylist([run | row for row in evaluation.rows], SCHEMA)
+    rows = rows.replace_schema_metadata({"encoder": encoder})
     stem = path.removesuffix(".parquet")
     for name, table in (
         (f"{stem}.events.parquet", evaluation.events),

@@ -22,7 +22,7 @@ Encode every conversation of a corpus once, with the CPC encoder: 100 features a
 
 Reads   data_manifest/CORPUS/         which conversations there are, and who speaks when
         data/CORPUS/audio/            two-channel SPHERE, WAV or FLAC files
-Writes  data/CORPUS/features.zarr     features and voice activity, Zarr format 3, 190 MB an hour of audio
+Writes  data/CORPUS/features.zarr     features and voice activity, Zarr format 3, 185 MB an hour of audio
         data/CORPUS/features.json     what the store holds, in a few lines; for DVC
 
 A run that was stopped, in whatever way, goes on when it is started again: conversations whose audio and voice
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     add("--manifest", type=Path, metavar="DIR", help="folder of the manifest (data_manifest/CORPUS)")
     add("--audio", type=Path, metavar="DIR", help="folder its audio paths start from (data/CORPUS/audio)")
     add("--out", metavar="STORE", help="a folder or any fsspec path (data/CORPUS/features.zarr)")
-    add("--weights", help="a CPC checkpoint file, the published one's name, or random")
+    add("--weights", help="a CPC checkpoint, telephone-small, or random (the published one)")
     add("--seed", type=int, help="of random weights (0)")
     add(
         "--backend",
@@ -123,6 +123,7 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], stopped: Callab
         raise InputError(f"{folder}: no conversation is in train or test; make the manifest again")
     # Told that there is no GPU, Accelerate lets processes on CPUs know each other. They wait for the slowest.
     processes = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
+    command.note_one_process(processes.num_processes)
     description = {
         "dim": encoder.dim,
         "frame_rate": FRAME_RATE,
@@ -151,6 +152,7 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], stopped: Callab
         outcomes = gather_object([outcome])
     except RuntimeError as error:
         raise InputError("another of the processes ended early; what it said is above") from error
+    processes.destroy_process_group()  # left to the interpreter's end, it may abort there
     if not processes.is_main_process:
         return
     duration_s = {job.conversation: job.duration_s for job in jobs}

@@ -85,8 +85,10 @@ def body(args: argparse.Namespace) -> None:
     config = replace(config, seed=config.seed + args.fold)
 
     import torch
+    from accelerate import PartialState
 
     from vap_pipeline import manifest
+    from vap_pipeline.cpc.weights import name_of
     from vap_pipeline.model import ModelConfig, load
     from vap_pipeline.signals import Stopped
     from vap_pipeline.store import open_store
@@ -96,7 +98,10 @@ def body(args: argparse.Namespace) -> None:
     name = corpus["name"]
     _check_size(ModelConfig(args.model, **sizes))  # refused before anything is read
     folds = manifest.read(args.manifest or Path("data_manifest") / name)
-    store = open_store(args.store or f"data/{name}/features.zarr")
+    expected = {}
+    if not args.store and (weights := command.pick(None, corpus, "extract", "weights", kind=str)):
+        expected = {"encoder": {"weights": name_of(weights, command.pick_seed(None, corpus, "extract"))}}
+    store = open_store(args.store or f"data/{name}/features.zarr", expected)
     manifest.check_store(folds, store, folds.training_set(args.fold) + folds.validation_set(args.fold))
     training = Windows(store, folds.training_set(args.fold))
     validation = Windows(store, folds.validation_set(args.fold))
@@ -122,7 +127,8 @@ def body(args: argparse.Namespace) -> None:
         once = replace(config, epochs=1, checks_per_epoch=1)
         with tempfile.TemporaryDirectory() as folder:
             train(training, validation, model, once, settings, folder, workers=workers, first_batch_only=True)
-            load(folder)
+            if PartialState().is_main_process:  # which alone has written something
+                load(folder)
         log.info("fast-dev-run: one batch was trained on, checked, saved and loaded; nothing is kept")
         return
     folder = args.out or f"checkpoints/{name}/{args.model}/fold-{args.fold}"

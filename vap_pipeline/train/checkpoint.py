@@ -28,7 +28,7 @@ HISTORY = pa.schema(
 
 @dataclass
 class Progress:
-    """Where a run stands. ``history`` has a row per check and per ten steps, with columns of ``HISTORY``."""
+    """Where a run stands. ``history`` has a row per check and per ten steps, and columns of ``HISTORY``."""
 
     step: int = 0  # steps made
     checks: int = 0  # validation checks made
@@ -36,7 +36,8 @@ class Progress:
     best_row: int = 0  # of the history
     best_quality: float | None = None  # S/H weighted F1 of the best check
     thresholds: dict[str, dict[str, float]] = field(default_factory=dict)  # of the best check's scores
-    loss_sum: float = 0.0  # over the steps since the last logged row
+    logged: int = 0  # the step of the last row with a training loss
+    loss_sum: float = 0.0  # over the steps since that row
     norm_sum: float = 0.0
     finished: bool = False
     run_id: str = ""  # in Weights & Biases

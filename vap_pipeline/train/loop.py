@@ -8,7 +8,6 @@ so a run that was stopped goes on as if it had not been, and any number of proce
 import contextlib
 import logging
 import math
-import os
 import signal
 import time
 import uuid
@@ -21,7 +20,7 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from vap_pipeline import memory, projection
+from vap_pipeline import command, memory, projection
 from vap_pipeline.errors import InputError
 from vap_pipeline.model import ModelConfig, ProjectionModel
 from vap_pipeline.resume import RESUME
@@ -34,7 +33,7 @@ from vap_pipeline.train.settings import TrainConfig
 from vap_pipeline.train.validation import Validation
 from vap_pipeline.windows import Windows, activity, inputs, swap
 
-LOG_EVERY = 10  # steps in a row of the history
+LOG_EVERY = 10  # steps in a row of the history; fewer before a validation check
 SAVE_EVERY_S = 300.0  # between two states, where no validation check comes before
 
 log = logging.getLogger(__name__)
@@ -73,12 +72,10 @@ def train(
     # Told that there is no GPU, Accelerate lets several processes on CPUs work together, not each for itself.
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     device, is_main = accelerator.device, accelerator.is_main_process
+    settings = settings | {"precision": accelerator.mixed_precision}
     if not is_main:
         logging.disable(logging.INFO)
-    if accelerator.num_processes == 1 and os.environ.keys() >= {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"}:
-        log.warning(
-            "accelerate launch has started one process; to start several on CPUs it takes --multi_gpu"
-        )
+    command.note_one_process(accelerator.num_processes)
     accumulation = accelerator.gradient_accumulation_steps
     n_pieces = accelerator.num_processes * accumulation
 
@@ -146,9 +143,18 @@ def train(
             progress.history.append({"step": progress.step, "epoch": epoch, **measures})
             tracker.log(progress.history[-1])
 
+        def record_training() -> None:
+            """The means over the steps since the last such row."""
+            steps = progress.step - progress.logged
+            if steps:
+                means = {"training_loss": progress.loss_sum, "gradient_norm": progress.norm_sum}
+                record({"learning_rate": config.learning_rate} | {k: v / steps for k, v in means.items()})
+            progress.logged, progress.loss_sum, progress.norm_sum = progress.step, 0.0, 0.0
+
         while not progress.finished:
             # A validation check where one is due. A run that was stopped in one makes it when it goes on.
             if progress.step * checks_per_epoch // plan.steps_per_epoch > progress.checks:
+                record_training()
                 measured = check(model, accelerator, requests)
                 if measured is None:
                     save()
@@ -210,9 +216,7 @@ def train(
             bar.update()
             bar.set_postfix(loss=f"{mean_loss:.3f}", refresh=False)
             if progress.step % LOG_EVERY == 0:
-                means = {"training_loss": progress.loss_sum, "gradient_norm": progress.norm_sum}
-                record({"learning_rate": config.learning_rate} | {k: v / LOG_EVERY for k, v in means.items()})
-                progress.loss_sum = progress.norm_sum = 0.0
+                record_training()
             if stops:
                 save()
                 raise Stopped(requests.received or signal.SIGTERM)
