@@ -28,7 +28,7 @@ from vap_pipeline.events import WINDOW, find_events, windows
 from vap_pipeline.projection import MODELS, OUTPUTS, labels, probabilities
 from vap_pipeline.voice_activity import activity_history, frames, voice_activity
 
-REFERENCE = Path(__file__).parents[1] / "tests" / "reference_events.py"
+REFERENCE = Path(__file__).parents[1] / "tests" / "reference.py"
 PLAIN_WINDOWS, PLAIN_FRAMES = 40, 5
 BATCH = 50  # windows at once where there is much to a frame, as in training
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
-import reference_events as reference
+import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st

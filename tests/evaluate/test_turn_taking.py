@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import reference_events as reference
+import reference
 import torch
 
 from vap_pipeline import manifest
