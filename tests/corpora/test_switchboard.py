@@ -1,7 +1,6 @@
 """The ms98 reader against plain code, broken files, and the complete real release."""
 
 import random
-import time
 from itertools import chain
 from pathlib import Path
 
@@ -462,9 +461,7 @@ def test_the_whole_release(ms98: Path) -> None:
     assert list(chain(*blocks)) == used[:2205]
     assert set(found.training_set(3)) == set(used[:2205]) - set(blocks[3])
 
-    began = time.perf_counter()
     segments = found.segments()
-    assert time.perf_counter() - began < 1
     for name in random.Random(0).sample(names, 60):
         channel, start_s, end_s = segments[name]
         for number, side in enumerate("AB"):
