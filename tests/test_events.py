@@ -107,6 +107,8 @@ def test_shift_at_the_end_of_the_window(s, e, events):
         ([(B, 300, 450), (A, 300, 500), (B, 540, 640)], False),  # both, then A for half a second
         ([(A, 380, 500), (B, 499, 500), (B, 540, 640)], False),  # the silence comes after both
         ([(A, 380, 500), (A, 540, 541), (B, 540, 641)], False),  # and before both
+        ([(A, 380, 500), (B, 380, 500), (B, 540, 640)], False),  # both for a second before the silence
+        ([(A, 400, 500), (A, 540, 660), (B, 540, 660)], False),  # and after it
         ([(A, 0, 500), (B, 1105, N)], False),  # B is cut off by the window's end
         ([(A, 0, 500), (B, 1100, N)], True),
     ],

@@ -104,8 +104,8 @@ def find_backchannels(runs: Runs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             (own.state == 1)
             & (own.length >= SHORTEST)
             & (own.length <= LONGEST)
-            & (own.before(own.length) >= SILENT_BEFORE)  # OUTSIDE is less: no first run of a window, no last
-            & (own.after(own.length) >= SILENT_AFTER)
+            & (own.before(own.length, outside=0) >= SILENT_BEFORE)  # no first run of a window,
+            & (own.after(own.length, outside=0) >= SILENT_AFTER)  # and no last
             & (speaker_before[first] == only_y)
         )
         window = own.window[chosen]
@@ -121,6 +121,7 @@ def _turns(runs: Runs) -> Tensor:
     # Filled activity: a silence inside one speaker's speech counts as that speaker's.
     filled, first = runs.merge(torch.where(between_singles & (before == after), before, runs.state))
     stretch = first.cumsum(0) - 1  # of filled activity, in which each run lies
+    # At a window's first and last run these reach into another window, but such a run is between no singles.
     solo_before = runs.start - filled.start[stretch].roll(1)
     solo_after = filled.end[stretch].roll(-1) - runs.end
     chosen = (

@@ -10,7 +10,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import KFold
-from toy_switchboard import A, Word, lines, sphere, transcripts
+from toy_switchboard import A, B, Word, lines, sphere, transcripts
 
 from vap_pipeline import corpora, manifest
 from vap_pipeline.corpora import switchboard
@@ -191,8 +191,9 @@ def test_garbled_transcripts_are_read_or_refused(tmp_path: Path) -> None:
 
 
 def test_a_corpus_without_audio(tmp_path: Path) -> None:
-    for number in (2010, 2001, 4940, 2005, 2002):
+    for number in (2010, 2001, 4940, 2005):
         transcripts(tmp_path, number)
+    transcripts(tmp_path, 2002, b=[*B, (4, 12.0, 12.25, "[silence]")])
     transcripts(tmp_path, 2003, a=[*A, (3, 12.0, 13.5, "<b_aside>")])
     with pytest.raises(
         InputError, match=r"sw2003: the transcripts of A end at 13.5 s and those of B at 12 s"
@@ -206,7 +207,7 @@ def test_a_corpus_without_audio(tmp_path: Path) -> None:
     manifest.check(found)
     assert [(c.conversation, c.audio, c.duration_s, c.split, c.fold) for c in found.conversations] == [
         ("sw2001", "", 12.0, "train", 0),
-        ("sw2002", "", 12.0, "train", 0),
+        ("sw2002", "", 12.25, "train", 0),
         ("sw2004", "", 12.5, "", None),  # speaks aside
         ("sw2005", "", 12.0, "train", 1),
         ("sw2010", "", 12.0, "train", 1),
