@@ -86,7 +86,7 @@ def find_events(va: Tensor) -> Events:
         speaker=speaker[order].to(torch.int8),
         start=start[order],
         end=end[order],
-        non_shift=_non_shift(va, runs.spread(runs.last_speaker)),
+        non_shift=find_non_shift(va, runs),
     )
 
 
@@ -166,8 +166,9 @@ def _regions(window: Tensor, event: int, speaker: Tensor, start: Tensor, length:
     return torch.stack([window, torch.full_like(window, event), speaker, start, start + length])
 
 
-def _non_shift(va: Tensor, last_speaker: Tensor) -> Tensor:
-    """(windows, 1000, 2) bool from the activity and the last speaker (windows, 1200) of each frame."""
+def find_non_shift(va: Tensor, runs: Runs) -> Tensor:
+    """Return the frames of non-shift, (windows, 1000, 2) bool, of windows whose runs are given."""
+    last_speaker = runs.spread(runs.last_speaker)
     active = F.pad(va.transpose(1, 2).cumsum(2, dtype=torch.int16), (1, 0))  # frames active before each frame
     # Whether each speaks in the next 2 s, and whether each spoke last: (windows, 2, 1000).
     speaks = active[..., 1 + LOOK_AHEAD :] > active[..., 1 : 1 + WINDOW]

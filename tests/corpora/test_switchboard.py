@@ -1,6 +1,9 @@
 """The ms98 reader against plain code, broken files, and the complete real release."""
 
 import random
+import re
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -447,7 +450,7 @@ def test_too_few_for_the_folds(test: int, folds: int) -> None:
         corpora.split(list("abcdef"), test, folds)
 
 
-def test_the_whole_release(ms98: Path) -> None:
+def test_the_whole_release(ms98: Path, tmp_path: Path) -> None:
     found = switchboard.read(ms98, None, 135, 11)
     manifest.check(found)
     names = found.select()
@@ -469,5 +472,16 @@ def test_the_whole_release(ms98: Path) -> None:
             text = (ms98 / f"{name}{side}-ms98-a-word.text").read_text()
             mine = zip(start_s[channel == number].tolist(), end_s[channel == number].tolist(), strict=True)
             assert list(mine) == plain(text)
+    # Its events take less than 2 GB.
+    manifest.write(found, tmp_path / "switchboard")
+    code = (
+        "import sys; from vap_pipeline.evaluate.__main__ import main; status = main(sys.argv[1:]); "
+        "print(open('/proc/self/status').read()); sys.exit(status)"
+    )
+    flags = ["--manifest", str(tmp_path / "switchboard"), "--out", str(tmp_path / "events.parquet")]
+    ran = subprocess.run([sys.executable, "-c", code, "events", *flags], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    peak = re.search(r"VmHWM:\s+(\d+) kB", ran.stdout)
+    assert peak and int(peak[1]) < 2e6
     # Of the 851 gaps of exactly 0.05 s, 347 come out below it in floating point; else there were 517,928.
     assert found.voice_activity.num_rows == 517_581

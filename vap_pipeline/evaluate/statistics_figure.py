@@ -46,7 +46,7 @@ def _states(axes: Axes, corpus: str, measured: "TurnTaking") -> None:
     )
     parts = [
         ("one speaker", seconds[[ONLY_A, ONLY_B]].sum(), SPEECH),
-        ("overlap", seconds[BOTH], OVERLAP),
+        ("both", seconds[BOTH], OVERLAP),
         ("silence", seconds[SILENCE], PAUSE),
     ]
     left = 0.0
@@ -114,7 +114,7 @@ def _histogram(axes: Axes, seconds: np.ndarray, edges: np.ndarray, colour: str, 
         return
     share = np.histogram(seconds, edges)[0] / len(seconds)
     axes.stairs(share, edges, color=colour, fill=True, alpha=0.3)
-    label = f"{label.format(np.median(seconds))}, {1 - share.sum():.1%} outside"
+    label = f"{label.format(np.median(seconds))}\n({1 - share.sum():.1%} outside)"
     axes.stairs(share, edges, color=colour, linewidth=1.5, label=label)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.legend(loc="upper right")
