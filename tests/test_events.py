@@ -289,7 +289,7 @@ RunList = list[tuple[int, int]]  # state, frames; the state is 1 where A speaks,
 
 def talk() -> st.SearchStrategy[RunList]:
     """Turns and gaps, or long turns with something short of the other's in between: what events need."""
-    who, about_a_second = st.integers(1, 2), st.integers(98, 110)
+    who, about_a_second = st.integers(1, 2), st.integers(98, 106)
     speech, gap = about_a_second | st.integers(95, 260), st.integers(13, 40)
     turn = st.builds(lambda x, speech, gap: [(x, speech), (0, gap)], who, speech, gap)
     short = st.builds(  # while X talks, or in a pause
@@ -422,7 +422,7 @@ def test_swapping_the_speakers_swaps_the_events(va):
     assert torch.equal(swapped.non_shift, events.non_shift.flip(-1))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=400)
 @given(vas(n_frames=450), st.integers(0, 150))
 def test_shifting_a_window_in_time_shifts_its_events(va, shift):
     still, moved = find_events(inside(va)[None]), find_events(inside(va, shift)[None])
