@@ -1,18 +1,17 @@
 """Events: every condition of every kind at its border, properties, the plain reference, real dialogues."""
 
 import tarfile
-import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
-import reference_events as reference
+import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from vap_pipeline.corpora import switchboard
-from vap_pipeline.evaluate.turn_taking import one_thread
 from vap_pipeline.events import EVENTS, HOP, MIN_CONTEXT, WINDOW, Events, find_events, window_starts, windows
 from vap_pipeline.voice_activity import frames, voice_activity
 
@@ -108,6 +107,8 @@ def test_shift_at_the_end_of_the_window(s, e, events):
         ([(B, 300, 450), (A, 300, 500), (B, 540, 640)], False),  # both, then A for half a second
         ([(A, 380, 500), (B, 499, 500), (B, 540, 640)], False),  # the silence comes after both
         ([(A, 380, 500), (A, 540, 541), (B, 540, 641)], False),  # and before both
+        ([(A, 380, 500), (B, 380, 500), (B, 540, 640)], False),  # both for a second before the silence
+        ([(A, 400, 500), (A, 540, 660), (B, 540, 660)], False),  # and after it
         ([(A, 0, 500), (B, 1105, N)], False),  # B is cut off by the window's end
         ([(A, 0, 500), (B, 1100, N)], True),
     ],
@@ -283,15 +284,49 @@ def test_other_shapes_are_refused(shape):
 # Any voice activity
 
 
+RunList = list[tuple[int, int]]  # state, frames; the state is 1 where A speaks, plus 2 where B does
+
+
+def talk() -> st.SearchStrategy[RunList]:
+    """Turns and gaps, or long turns with something short of the other's in between: what events need."""
+    who, about_a_second = st.integers(1, 2), st.integers(98, 106)
+    speech, gap = about_a_second | st.integers(95, 260), st.integers(13, 40)
+    turn = st.builds(lambda x, speech, gap: [(x, speech), (0, gap)], who, speech, gap)
+    short = st.builds(  # while X talks, or in a pause
+        lambda x, before, pause, both, length, after: [
+            (x, before),
+            (0, pause),
+            (3 if both else 3 - x, length),
+            (x, after),
+        ],
+        who,
+        about_a_second | st.integers(95, 300),
+        st.sampled_from([0, 20]),
+        st.booleans(),
+        st.integers(18, 102),
+        st.integers(190, 260),
+    )
+    pieces = st.lists(turn, min_size=8, max_size=10) | st.lists(short, min_size=3, max_size=4)
+    return pieces.map(lambda pieces: [run for piece in pieces for run in piece])
+
+
 @st.composite
 def vas(draw: st.DrawFn, n_frames: int = N) -> Tensor:
-    """Voice activity (n_frames, 2) in runs of a state, as short as a frame and as long as the window."""
+    """Voice activity (n_frames, 2): talk, or runs of any state, from one frame to the whole window."""
     lengths = st.one_of(st.integers(1, 3), st.integers(1, 150), st.integers(1, n_frames))
-    runs = draw(st.lists(st.tuples(st.integers(0, 3), lengths), max_size=60))
+    runs = draw(st.lists(st.tuples(st.integers(0, 3), lengths), max_size=60) | talk())
     state = torch.tensor([state for state, _ in runs] + [draw(st.integers(0, 3))])
     length = torch.tensor([length for _, length in runs] + [n_frames])
     state = state.repeat_interleave(length)[:n_frames]
     return torch.stack([state % 2, state // 2], dim=-1).to(torch.uint8)
+
+
+def inside(va: Tensor, by: int = 0) -> Tensor:
+    """A window (1200, 2): shorter activity lies in it where it meets no border, 150 frames later at most."""
+    window = torch.zeros(N, 2, dtype=torch.uint8)
+    start = 350 + by if len(va) < N else 0
+    window[start : start + len(va)] = va
+    return window
 
 
 def random_va(seed: int, n_windows: int) -> Tensor:
@@ -316,7 +351,20 @@ def reference_non_shift(window: Tensor) -> Tensor:
     return mask
 
 
-@settings(deadline=None, max_examples=60)
+@pytest.mark.parametrize("strategy", [vas(), vas(n_frames=450)], ids=["1200", "450"])
+def test_properties_are_tried_on_every_event(strategy):
+    seen = Counter()
+
+    @settings(deadline=None, max_examples=200, derandomize=True)
+    @given(strategy)
+    def look(va):
+        seen.update({event for event, *_ in rows_of(find_events(inside(va)[None]))})
+
+    look()
+    assert min(seen[event] for event in EVENTS) >= 5
+
+
+@settings(deadline=None, max_examples=100)
 @given(vas())
 def test_events_are_those_of_the_reference(va):
     events = find_events(va[None])
@@ -351,7 +399,7 @@ def test_odd_windows_hold_no_events(va):
     assert torch.equal(events.non_shift[0], reference_non_shift(va))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(vas(), min_size=1, max_size=4))
 def test_batch_equals_single_whatever_the_type(singles):
     events = find_events(torch.stack(singles))
@@ -365,7 +413,7 @@ def test_batch_equals_single_whatever_the_type(singles):
     assert order == sorted(set(order))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(vas())
 def test_swapping_the_speakers_swaps_the_events(va):
     events, swapped = find_events(va[None]), find_events(va.flip(-1)[None])
@@ -374,15 +422,10 @@ def test_swapping_the_speakers_swaps_the_events(va):
     assert torch.equal(swapped.non_shift, events.non_shift.flip(-1))
 
 
-@settings(deadline=None, max_examples=60)
-@given(vas(n_frames=350), st.integers(0, 200))
-def test_shifting_a_window_in_time_shifts_its_events(talk, shift):
-    def shifted(by: int) -> Events:  # so far inside that no border of the window is met
-        va = torch.zeros(N, 2, dtype=torch.uint8)
-        va[400 + by : 750 + by] = talk
-        return find_events(va[None])
-
-    still, moved = shifted(0), shifted(shift)
+@settings(deadline=None, max_examples=400)
+@given(vas(n_frames=450), st.integers(0, 150))
+def test_shifting_a_window_in_time_shifts_its_events(va, shift):
+    still, moved = find_events(inside(va)[None]), find_events(inside(va, shift)[None])
     assert rows_of(moved) == [(e, x, start + shift, end + shift) for e, x, start, end in rows_of(still)]
     assert torch.equal(moved.non_shift, still.non_shift.roll(shift, dims=1))
 
@@ -392,7 +435,7 @@ EARLIEST = {"shift": 300, "hold": 300, "pre_shift": 245, "long": 310, "short": 3
 LATEST_END = {"shift": 999, "hold": 999, "pre_shift": 999, "long": 999, "short": 999, "pre_backchannel": 979}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=100)
 @given(vas())
 def test_events_lie_in_their_frames_and_shifts_and_holds_apart(va):
     events = find_events(va[None])
@@ -433,10 +476,7 @@ def test_conversations(shared: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_switchboard_has_13470_events(test_conversations):
     va = torch.cat([windows(each) for each in test_conversations])
-    with one_thread():
-        began = time.process_time()
-        events = find_events(va)
-        took = time.process_time() - began
+    events = find_events(va)
     assert len(va) == 4979
     counts = dict(zip(EVENTS, torch.bincount(events.event.long()).tolist(), strict=True))
     assert counts == {
@@ -448,7 +488,6 @@ def test_switchboard_has_13470_events(test_conversations):
         "pre_backchannel": 1499,
     }
     assert sum(counts.values()) == 13_470
-    assert took < 2  # half a second, and room for a busy machine
 
 
 def test_events_of_100_real_conversations_are_those_of_the_reference(test_conversations):

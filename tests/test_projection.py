@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import reference_events as reference
+import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st

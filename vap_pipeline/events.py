@@ -86,7 +86,7 @@ def find_events(va: Tensor) -> Events:
         speaker=speaker[order].to(torch.int8),
         start=start[order],
         end=end[order],
-        non_shift=_non_shift(va, runs.spread(runs.last_speaker)),
+        non_shift=find_non_shift(va, runs),
     )
 
 
@@ -104,8 +104,8 @@ def find_backchannels(runs: Runs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             (own.state == 1)
             & (own.length >= SHORTEST)
             & (own.length <= LONGEST)
-            & (own.before(own.length) >= SILENT_BEFORE)  # OUTSIDE is less: no first run of a window, no last
-            & (own.after(own.length) >= SILENT_AFTER)
+            & (own.before(own.length, outside=0) >= SILENT_BEFORE)  # no first run of a window,
+            & (own.after(own.length, outside=0) >= SILENT_AFTER)  # and no last
             & (speaker_before[first] == only_y)
         )
         window = own.window[chosen]
@@ -121,6 +121,7 @@ def _turns(runs: Runs) -> Tensor:
     # Filled activity: a silence inside one speaker's speech counts as that speaker's.
     filled, first = runs.merge(torch.where(between_singles & (before == after), before, runs.state))
     stretch = first.cumsum(0) - 1  # of filled activity, in which each run lies
+    # At a window's first and last run these reach into another window, but such a run is between no singles.
     solo_before = runs.start - filled.start[stretch].roll(1)
     solo_after = filled.end[stretch].roll(-1) - runs.end
     chosen = (
@@ -165,8 +166,9 @@ def _regions(window: Tensor, event: int, speaker: Tensor, start: Tensor, length:
     return torch.stack([window, torch.full_like(window, event), speaker, start, start + length])
 
 
-def _non_shift(va: Tensor, last_speaker: Tensor) -> Tensor:
-    """(windows, 1000, 2) bool from the activity and the last speaker (windows, 1200) of each frame."""
+def find_non_shift(va: Tensor, runs: Runs) -> Tensor:
+    """Return the frames of non-shift, (windows, 1000, 2) bool, of windows whose runs are given."""
+    last_speaker = runs.spread(runs.last_speaker)
     active = F.pad(va.transpose(1, 2).cumsum(2, dtype=torch.int16), (1, 0))  # frames active before each frame
     # Whether each speaks in the next 2 s, and whether each spoke last: (windows, 2, 1000).
     speaks = active[..., 1 + LOOK_AHEAD :] > active[..., 1 : 1 + WINDOW]

@@ -118,8 +118,10 @@ def _independent(logits: Tensor, near: int) -> tuple[Tensor, Tensor, Tensor]:
     bins = logits.unflatten(-1, (2, -1))
     last, earlier = bins[..., -1], bins[..., :-1].amax(-1)
     p_bc = torch.where((last < last.flip(-1)) & (earlier > last), earlier.sigmoid(), 0.0)
-    active = bins.clamp(min=-80).sigmoid()  # the sum of no bins is zero
-    all_bins, far = active.sum(-1), active[..., near:].sum(-1)
+    # Both sums in one product: over all bins, and without the near ones. No sum may be zero.
+    summed = torch.ones(bins.shape[-1], 2, device=bins.device)
+    summed[:near, 1] = 0
+    all_bins, far = (bins.sigmoid() @ summed).clamp(min=1e-37).unbind(-1)
     return all_bins / all_bins.sum(-1, keepdim=True), far / far.sum(-1, keepdim=True), p_bc
 
 

@@ -40,13 +40,13 @@ class Runs:
         """(runs,) the state of who spoke last: a silence hands on the state before it."""
         return torch.where(self.state == SILENCE, self.before(self.state), self.state)
 
-    def before(self, value: Tensor) -> Tensor:
-        """``value`` (runs,) of the run before each, OUTSIDE at the start of a window."""
-        return torch.where(self.start == 0, OUTSIDE, value.roll(1))
+    def before(self, value: Tensor, outside: int = OUTSIDE) -> Tensor:
+        """``value`` (runs,) of the run before each, ``outside`` at the start of a window."""
+        return torch.where(self.start == 0, outside, value.roll(1))
 
-    def after(self, value: Tensor) -> Tensor:
-        """``value`` (runs,) of the run after each, OUTSIDE at the end of a window."""
-        return torch.where(self.end == self.n_frames, OUTSIDE, value.roll(-1))
+    def after(self, value: Tensor, outside: int = OUTSIDE) -> Tensor:
+        """``value`` (runs,) of the run after each, ``outside`` at the end of a window."""
+        return torch.where(self.end == self.n_frames, outside, value.roll(-1))
 
     def merge(self, state: Tensor) -> tuple["Runs", Tensor]:
         """Merge neighbours of equal ``state`` (runs,): the coarser runs, and which runs begin one."""

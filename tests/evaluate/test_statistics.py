@@ -1,6 +1,7 @@
 """The page on a corpus's turn-taking: a conversation measured by hand, and odd corpora."""
 
 import io
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
@@ -51,7 +52,7 @@ def cells(page: str) -> dict[str, list[str]]:
 
 
 def test_a_dialogue_measured_by_hand():
-    found = measure(dialogue())
+    found = measure(dialogue(), 13.99)
     np.testing.assert_allclose(found.states, [[1.7, 5.7, 5.8, 0.8]])
     np.testing.assert_allclose(sorted(found.offsets), [-0.4, 0, 0.4])
     np.testing.assert_allclose(found.pauses, [0.3])
@@ -67,9 +68,17 @@ def test_transfers_through_silence_and_overlap_are_left_out():
     va[100:200, 0] = 1
     va[150:200, 1] = 1  # only A, both, silence, only B
     va[230:400, 1] = 1
-    found = measure(va)
+    found = measure(va, 9.99)
     assert len(found.offsets) == len(found.pauses) == 0
     np.testing.assert_allclose(found.turns, [0.5, 1.7])
+
+
+def test_a_backchannel_in_a_pause_ends_no_turn():
+    va = torch.zeros(1000, 2, dtype=torch.uint8)
+    va[100:300, 0] = va[330:370, 1] = va[400:700, 0] = 1
+    found = measure(va, 9.99)
+    assert found.backchannels.tolist() == [1]
+    np.testing.assert_allclose(found.turns, [6.0])
 
 
 @settings(deadline=None, max_examples=50)
@@ -78,7 +87,7 @@ def test_measures_do_not_depend_on_who_is_who(runs):
     state, length = (torch.tensor(column) for column in zip(*runs, strict=True))
     state = state.repeat_interleave(length)
     va = torch.stack([state % 2, state // 2], dim=-1).to(torch.uint8)
-    found, swapped = measure(va), measure(va.flip(-1))
+    found, swapped = (measure(each, len(va) / 100) for each in (va, va.flip(-1)))
     assert found.states.sum() == pytest.approx(len(va) / 100)
     np.testing.assert_allclose(swapped.states, found.states[:, [0, 2, 1, 3]])
     np.testing.assert_allclose(np.sort(swapped.offsets), np.sort(found.offsets))
@@ -90,8 +99,8 @@ def test_measures_do_not_depend_on_who_is_who(runs):
 
 
 def test_pooling_is_measuring_together():
-    one = measure(dialogue())
-    both = pool([one, measure(dialogue().flip(-1))])
+    one = measure(dialogue(), 13.99)
+    both = pool([one, measure(dialogue().flip(-1), 13.99)])
     assert both.states.shape == (2, 4)
     assert both.events.sum(0).tolist() == (2 * one.events[0]).tolist()
     np.testing.assert_allclose(both.turns, [*one.turns, *one.turns])
@@ -105,13 +114,15 @@ def test_the_page_says_what_was_measured(tmp_path):
     assert text.startswith("# Turn-taking in small\n")
     rows = cells(text)
     assert rows["conversations"] == ["2", "1", "3"]
+    assert rows["hours"] == ["0.01", "0.00", "0.01"]
+    assert "*All*" not in text
     assert rows["one speaker"] == ["82.1%"] * 3
-    assert rows["overlap"] == ["5.7%"] * 3
+    assert rows["both speakers"] == ["5.7%"] * 3
     assert rows["silence"] == ["12.1%"] * 3
     assert rows["floor transfers a minute"] == ["12.9"] * 3  # 3 in 14 s
     assert rows["… through a gap"] == ["33.3%"] * 3
     assert rows["floor transfer offset, ms"][1] == "0 (-200, 200)"
-    assert rows["overlap, ms"][0] == "400 (400, 400)"
+    assert rows["overlap at a floor transfer, ms"][0] == "400 (400, 400)"
     assert rows["pause, ms"][0] == "300 (300, 300)"
     assert rows["turn, s"][1] == "3.00 (2.50, 3.55)"
     assert rows["backchannels a minute"] == ["4.29"] * 3
@@ -123,6 +134,19 @@ def test_the_page_says_what_was_measured(tmp_path):
     image = matplotlib.image.imread(io.BytesIO((out / "statistics.png").read_bytes()))
     assert image.shape[0] > 500 and image.shape[1] > 1000
     assert "statistics.png" in text
+
+
+def test_conversations_that_are_not_used_are_counted_and_named(tmp_path):
+    folder = corpus_of(tmp_path / "small", ("a", "test", None), ("b", "", None), ("c", "", None))
+    text = write_statistics(folder, tmp_path).read_text()
+    assert cells(text)["conversations"] == ["1", "3"]
+    assert "*All* counts 2 conversations" in text
+
+
+def test_the_majority_s_scores_come_from_each_task_s_own_events():
+    found = replace(measure(dialogue(), 13.99), events=np.array([[2, 6, 3, 5, 4, 7]]))
+    # ¾ · 12/14, 5/9 · 10/14, ½ · 2/3
+    assert cells(page("any", {"all": found}))["all"] == [".643", ".397", ".333", ".333"]
 
 
 def test_the_published_row_stands_below_switchboard_s(tmp_path):
@@ -142,7 +166,7 @@ def test_a_silent_corpus_has_a_page_and_a_figure(tmp_path):
 
 
 def test_a_conversation_too_short_for_a_window():
-    found = measure(dialogue(999))
+    found = measure(dialogue(999), 9.98)
     assert found.windows.tolist() == [0]
     assert found.events.tolist() == [[0] * len(EVENTS)]
     assert page("tiny", {"all": found})

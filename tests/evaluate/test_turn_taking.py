@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import reference_events as reference
+import reference
 import torch
 
 from vap_pipeline import manifest
@@ -84,12 +84,23 @@ def test_a_split_without_conversations(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_an_unwritable_file(corpus, tmp_path, capsys):
-    (tmp_path / "events.parquet").mkdir()
-    out = str(tmp_path / "events.parquet")
+@pytest.mark.parametrize("out", ["folder", ".", "", "/"])
+def test_a_folder_to_write_to_is_refused_before_the_work(corpus, tmp_path, monkeypatch, capsys, out):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(manifest, "read")
     assert main(["events", "--manifest", str(corpus.manifest), "--out", out]) == 2
-    assert out in capsys.readouterr().err
-    assert [path.name for path in Path(tmp_path).iterdir()] == ["events.parquet"]
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and f"{Path(out)}: is a folder" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_an_unwritable_file(corpus, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = str(tmp_path / "file" / "events.parquet")
+    assert main(["events", "--manifest", str(corpus.manifest), "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and out in error
 
 
 def test_threads_are_given_back(corpus, tmp_path):

@@ -1,7 +1,7 @@
 """A corpus's turn-taking on one page: how much is spoken, how speakers change, what there is to score."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,9 @@ A **floor transfer** is a change from one speaker alone to the other alone, thro
 overlap, or neither; the few that pass through both are left out. Its offset is the duration of the gap, or
 minus that of the overlap (Heldner & Edlund 2010, *Pauses, gaps and overlaps in conversations*). A **pause**
 is a silence between two stretches of the same speaker alone. A **turn** lasts from the first to the last
-frame that a speaker speaks alone while the other, backchannels aside, never does. **Backchannels** are
-found anywhere in a conversation, events only where the windows count them."""
+frame that a speaker speaks alone while the other, backchannels aside, never does. **Backchannels** last a
+second at most and are no turns, so turns of just over a second are more frequent than those just below.
+They are found anywhere in a conversation, events only where the windows count them."""
 
 
 @dataclass
@@ -33,7 +34,8 @@ class TurnTaking:
     """Measures of one or more conversations (c), durations in seconds.
 
     Attributes:
-        states: (c, 4) of silence, only A, only B, both.
+        durations: (c,) of the conversations.
+        states: (c, 4) of silence, only A, only B, both, in whole frames.
         offsets: (transfers,) of floor transfers: of the gap, or minus that of the overlap.
         pauses, turns: (pauses,), (turns,).
         backchannels: (c,) number.
@@ -41,6 +43,7 @@ class TurnTaking:
         events: (c, 6) number of each of ``EVENTS``.
     """
 
+    durations: np.ndarray
     states: np.ndarray
     offsets: np.ndarray
     pauses: np.ndarray
@@ -50,7 +53,7 @@ class TurnTaking:
     events: np.ndarray
 
 
-def measure(va: Tensor) -> TurnTaking:
+def measure(va: Tensor, duration_s: float) -> TurnTaking:
     """Measure the voice activity (frames, 2) of a conversation."""
     runs = find_runs(va[None])
     seconds = runs.length.double() / FRAME_RATE
@@ -63,6 +66,7 @@ def measure(va: Tensor) -> TurnTaking:
     _, speaker, start, end = find_backchannels(runs)
     cut = windows(va)
     return TurnTaking(
+        durations=np.array([duration_s]),
         states=torch.bincount(runs.state, seconds, minlength=4).numpy()[None],
         offsets=torch.cat([seconds[gap], -seconds[overlap], 0 * seconds[at_once]]).numpy(),
         pauses=seconds[pause].numpy(),
@@ -87,7 +91,9 @@ def _turns(va: Tensor, speaker: Tensor, start: Tensor, end: Tensor) -> np.ndarra
 
 def pool(parts: list[TurnTaking]) -> TurnTaking:
     """Put the measures of several conversations together."""
-    return TurnTaking(*(np.concatenate(each) for each in zip(*map(astuple, parts), strict=True)))
+    return TurnTaking(
+        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(TurnTaking))
+    )
 
 
 @one_thread()
@@ -105,7 +111,8 @@ def write_statistics(folder: Path, out: Path) -> Path:
     conversations = tqdm(
         activity(corpus, names), "statistics", len(names), unit=" conversations", disable=None
     )
-    measures = {name: measure(va) for name, va in conversations}
+    duration_s = {c.conversation: c.duration_s for c in corpus.conversations}
+    measures = {name: measure(va, duration_s[name]) for name, va in conversations}
     splits = {split: [measures[name] for name in corpus.select(split)] for split in SPLITS}
     pooled = {split: pool(parts) for split, parts in splits.items() if parts}
     files.write(out / "statistics.png", figure(corpus.name, pooled["all"]))
@@ -122,9 +129,12 @@ def page(corpus: str, splits: dict[str, TurnTaking]) -> str:
     if corpus == "switchboard":
         published = dict(zip(COLUMNS, PUBLISHED[MAJORITY], strict=True))
         always.append(["*published, test*", *(f"*{_score(published[name])}*" for name in TASK_COLUMNS)])
+    n = {split: len(each.durations) for split, each in splits.items()}
+    unused = n["all"] - n.get("train", 0) - n.get("test", 0)
     parts = [
         f"# Turn-taking in {corpus}",
-        "Who speaks when, in frames of 10 ms. Durations are medians, with quartiles in brackets.",
+        "Who speaks when, in frames of 10 ms. Durations are medians, with quartiles in brackets."
+        + (f" *All* counts {unused:,} conversations that are in neither of the sets." if unused else ""),
         "![Floor transfers, silences, turns and backchannels](statistics.png)",
         _table(["", *splits], [[name, *map(cell, splits.values())] for name, cell in ROWS.items()]),
         NOTES,
@@ -132,7 +142,8 @@ def page(corpus: str, splits: dict[str, TurnTaking]) -> str:
         _table(["", *splits], [windows, *events]),
         "Always answering with the more frequent label has the weighted F1",
         _table(["", *TASK_COLUMNS], always),
-        "The two prediction tasks have as many negatives as positives.",
+        "where the two prediction tasks have as many negatives as positives, as they have unless non-shifts "
+        "are too few.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -150,7 +161,7 @@ def _majority(events: np.ndarray) -> list[float]:
 
 
 def _minutes(each: TurnTaking) -> float:
-    return each.states.sum() / 60
+    return each.durations.sum() / 60
 
 
 def _share(part: np.ndarray, whole: np.ndarray | float) -> str:
@@ -167,16 +178,16 @@ def _quartiles(seconds: np.ndarray, unit: float = 1.0, digits: int = 2) -> str:
 # What the page says of a corpus, row by row.
 ROWS: dict[str, Callable[[TurnTaking], str]] = {
     "conversations": lambda each: f"{len(each.states):,}",
-    "hours": lambda each: f"{_minutes(each) / 60:,.1f}",
+    "hours": lambda each: f"{each.durations.sum() / 3600:,.2f}",
     "one speaker": lambda each: _share(each.states[:, [ONLY_A, ONLY_B]], each.states),
-    "overlap": lambda each: _share(each.states[:, BOTH], each.states),
+    "both speakers": lambda each: _share(each.states[:, BOTH], each.states),
     "silence": lambda each: _share(each.states[:, SILENCE], each.states),
     "floor transfers a minute": lambda each: f"{len(each.offsets) / _minutes(each):.1f}",
     "… through a gap": lambda each: _share(each.offsets > 0, len(each.offsets)),
     "… through an overlap": lambda each: _share(each.offsets < 0, len(each.offsets)),
     "floor transfer offset, ms": lambda each: _quartiles(each.offsets, 0.001, 0),
     "gap, ms": lambda each: _quartiles(each.offsets[each.offsets > 0], 0.001, 0),
-    "overlap, ms": lambda each: _quartiles(-each.offsets[each.offsets < 0], 0.001, 0),
+    "overlap at a floor transfer, ms": lambda each: _quartiles(-each.offsets[each.offsets < 0], 0.001, 0),
     "pause, ms": lambda each: _quartiles(each.pauses, 0.001, 0),
     "turn, s": lambda each: _quartiles(each.turns),
     "backchannels a minute": lambda each: f"{each.backchannels.sum() / _minutes(each):.2f}",

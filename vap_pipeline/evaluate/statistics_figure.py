@@ -40,13 +40,13 @@ def figure(corpus: str, measured: "TurnTaking") -> bytes:
 
 def _states(axes: Axes, corpus: str, measured: "TurnTaking") -> None:
     seconds = measured.states.sum(0)
-    hours = seconds.sum() / 3600
+    hours = measured.durations.sum() / 3600
     axes.set_title(
-        f"Turn-taking in {corpus}: {len(measured.states):,} conversations, {hours:,.1f} h", fontsize=12
+        f"Turn-taking in {corpus}: {len(measured.states):,} conversations, {hours:,.2f} h", fontsize=12
     )
     parts = [
         ("one speaker", seconds[[ONLY_A, ONLY_B]].sum(), SPEECH),
-        ("overlap", seconds[BOTH], OVERLAP),
+        ("both", seconds[BOTH], OVERLAP),
         ("silence", seconds[SILENCE], PAUSE),
     ]
     left = 0.0
@@ -98,13 +98,13 @@ def _silences(axes: Axes, measured: "TurnTaking") -> None:
     for name, seconds, colour in ("pauses", measured.pauses, PAUSE), ("gaps", gaps, GAP):
         _histogram(axes, seconds, SILENCES, colour, f"{name}, median {{:.2f}} s")
     axes.set_title("Silences within and between speakers")
-    axes.set(xlim=(0, 2), xlabel="duration (s)")
+    axes.set(xlim=(0, 2), xlabel="duration (s)", ylabel="share of each")
 
 
 def _turns(axes: Axes, measured: "TurnTaking") -> None:
     _histogram(axes, measured.turns, TURNS, SPEECH, "median {:.1f} s")
     axes.set_title("Turns")
-    axes.set(xscale="log", xlim=(0.1, 100), xlabel="duration (s)")
+    axes.set(xscale="log", xlim=(0.1, 100), xlabel="duration (s)", ylabel="share of turns")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])
 
@@ -114,13 +114,14 @@ def _histogram(axes: Axes, seconds: np.ndarray, edges: np.ndarray, colour: str, 
         return
     share = np.histogram(seconds, edges)[0] / len(seconds)
     axes.stairs(share, edges, color=colour, fill=True, alpha=0.3)
-    axes.stairs(share, edges, color=colour, linewidth=1.5, label=label.format(np.median(seconds)))
+    label = f"{label.format(np.median(seconds))}\n({1 - share.sum():.1%} outside)"
+    axes.stairs(share, edges, color=colour, linewidth=1.5, label=label)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.legend(loc="upper right")
 
 
 def _backchannels(axes: Axes, measured: "TurnTaking") -> None:
-    rate = 60 * measured.backchannels / measured.states.sum(1)
+    rate = 60 * measured.backchannels / measured.durations
     count, edges = np.histogram(rate, np.arange(0, rate.max() + 1, 0.5))
     axes.stairs(count, edges, color=BACKCHANNEL, fill=True, alpha=0.3)
     axes.stairs(count, edges, color=BACKCHANNEL, linewidth=1.5, label=f"median {np.median(rate):.1f}")

@@ -46,6 +46,8 @@ def write_events(folder: Path, split: str, out: Path) -> tuple[Path, Path]:
     Raises:
         InputError: the manifest is broken or has no such conversations, or a file cannot be written.
     """
+    if out.is_dir():
+        raise InputError(f"{out}: is a folder; give --out a file, such as {out / 'events.parquet'}")
     corpus = manifest.read(folder)
     names = corpus.select(split)
     if not names:
