@@ -201,3 +201,30 @@ def test_features_that_are_no_features(stretches: list[Stretch]) -> None:
         probe.probe({"broken": lambda audio: probe.log_mel(audio) / 0 * 0}, stretches)
     with pytest.raises(ValueError, match="encoder short returns"):
         probe.probe({"short": lambda audio: probe.log_mel(audio)[:, ::2]}, stretches)
+
+
+def test_what_is_held_back() -> None:
+    """All windows of a speaker lie in one half; neither voices nor sentences of phones are shared."""
+    speaker = torch.arange(7).repeat_interleave(5)
+    pitch = torch.linspace(4.5, 5.5, 35)[torch.randperm(35, generator=torch.Generator().manual_seed(0)), None]
+    for seed in range(5):
+        half = probe._half(speaker, pitch, np.random.default_rng(seed))
+        assert all(len(half[speaker == each].unique()) == 1 for each in range(7))
+        assert sorted(np.bincount(half[::5])) == [3, 4]
+    assert not set(probe.TRAINING_VOICES) & set(probe.TEST_VOICES)
+    assert not set(probe.TRAINING_SENTENCES) & set(probe.TEST_SENTENCES)
+
+
+def test_phones_are_told_of_others_than_they_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [
+        probe.Phones(torch.full((2, probe.WINDOW), level), torch.zeros(2, 200).long()) for level in (1.0, 2.0)
+    ]
+    seen = []
+
+    def softmax(x: Tensor, y: Tensor, others: Tensor) -> Tensor:
+        seen.append((float(x.mean()), float(others.mean())))
+        return torch.zeros(len(others)).long()
+
+    monkeypatch.setattr(probe, "_softmax", softmax)
+    probe._phone("levels", lambda audio: audio[:, ::160, None], *parts)
+    assert seen == [(1.0, 2.0)]

@@ -60,7 +60,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
         manifest.Conversation(name, "", DURATION_S, split, fold) for name, split, fold in CONVERSATIONS
     ]
     manifest.write(manifest.Manifest(conversations, activity), made.manifest)
-    writer = store.create(made.store, {"dim": 8, "frame_rate": 100, "encoder": {"name": "random numbers", "weights": "random-seed0"}})
+    writer = store.create(
+        made.store,
+        {"dim": 8, "frame_rate": 100, "encoder": {"name": "random numbers", "weights": "random-seed0"}},
+    )
     generator = np.random.default_rng(0)
     for name, segments in rows.items():
         n = frames(DURATION_S)

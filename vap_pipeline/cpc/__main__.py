@@ -109,6 +109,9 @@ def probe_parser() -> argparse.ArgumentParser:
         "--weights", nargs="+", default=[], help="checkpoint files, or names as of vap-extract"
     )
     parser.add_argument("--seed", type=int, metavar="N", default=0, help="of random weights and probes (0)")
+    parser.add_argument(
+        "--split", choices=("test", "train", "all"), default="test", help="whose speech (%(default)s)"
+    )
     return parser
 
 
@@ -147,9 +150,8 @@ def _speech(corpora: list[dict[str, Any]], split: str, shortest_s: float) -> lis
 
 def _train(args: argparse.Namespace) -> None:
     corpora = _corpora(args)
-    given = command.section(
-        "pretrain", {name: type_ for name, (type_, _) in SETTINGS.items()}, args, corpora[0]
-    )
+    types = {name: type_ for name, (type_, *_) in (SETTINGS | SIZES).items()}
+    given = command.section("pretrain", types, args, corpora[0])
 
     import torch
     from accelerate import PartialState
@@ -162,8 +164,8 @@ def _train(args: argparse.Namespace) -> None:
     from vap_pipeline.cpc.speech import digest
     from vap_pipeline.signals import Stopped
 
+    sizes = {key: given.pop(name) for name, (_, key, _) in SIZES.items() if name in given}
     config = PretrainConfig(**given)
-    sizes = {key: value for name, (_, key, _) in SIZES.items() if (value := getattr(args, name)) is not None}
     if args.init and sizes:
         raise InputError(f"--init: the sizes are those of {args.init}; leave out --width, --dim and the like")
     if args.init:
@@ -223,7 +225,7 @@ def _probe(args: argparse.Namespace) -> None:
     from vap_pipeline.cpc import weights
 
     encoders = {name: weights.load(name, args.seed)[0] for name in args.weights}
-    print(_measure(encoders, _speech(corpora, "test", SHORTEST_S), args.seed))
+    print(_measure(encoders, _speech(corpora, args.split, SHORTEST_S), args.seed))
 
 
 def _measure(encoders: dict[str, Any], held_back: list[Any], seed: int) -> str:
@@ -233,10 +235,13 @@ def _measure(encoders: dict[str, Any], held_back: list[Any], seed: int) -> str:
     from vap_pipeline.cpc.probe import log_mel, probe, table
 
     configs = dict.fromkeys(encoder.config for encoder in encoders.values())
-    others = {
-        f"random, {config.hiddenGar} wide": weights.random(seed, config) for config in configs or [Config()]
-    }
+    others = {_shape(config): weights.random(seed, config) for config in configs or [Config()]}
     return table(probe({**encoders, **others, "log-mel": log_mel}, held_back, seed))
+
+
+def _shape(config: Any) -> str:
+    levels = f" x {config.nLevelsGRU}" if config.nLevelsGRU > 1 else ""
+    return f"random, {config.hiddenEncoder} and {config.arMode} {config.hiddenGar}{levels}"
 
 
 if __name__ == "__main__":
