@@ -256,6 +256,33 @@ def test_wrong_settings_are_refused_or_make_no_difference(project, capfd):
     assert len(refused) == len(places) * len(WRONG) == 570 and sum(refused) > 300
 
 
+LONG = "x" * 300
+PATHS: list[tuple[Callable[[list[str]], int], list[str]]] = [
+    (vap_manifest, ["segments", "--corpus", "tiny", "--table", LONG]),
+    (vap_manifest, ["segments", "--corpus", "tiny", "--audio", LONG]),
+    (vap_manifest, ["segments", "--corpus", "tiny", "--out", "elsewhere/a::b"]),
+    (vap_manifest, ["segments", "--corpus", "a::b", "--table", "data/tiny/calls.csv"]),
+    (vap_manifest, ["segments", "--corpus", LONG, "--table", "data/tiny/calls.csv"]),
+    *((vap_extract, [f"--{flag}", LONG]) for flag in ("manifest", "weights", "params", "out", "corpus")),
+    (vap_train, [*RUN, "--manifest", LONG]),
+    (vap_train, [*RUN, "--out", "foo://x"]),
+    (vap_train, [*RUN, "--store", "zip://x::foo://x"]),
+    (vap_evaluate, ["score", "--checkpoint", "foo://x"]),
+    (vap_evaluate, ["score", "--checkpoint", LONG]),
+    (vap_anova, ["--scores", "foo://x"]),
+    (vap_anova, ["--scores", LONG]),
+    (vap_anova, ["--out", "foo://x"]),
+]
+
+
+@pytest.mark.parametrize(("run", "argv"), PATHS)
+def test_paths_that_no_file_can_have(project, capfd, run, argv):
+    before = content(project.parent)
+    line = ends(lambda: run(argv), capfd)
+    assert any(odd in line for odd in ("File name too long", "::", "Protocol not known", "no scores", LONG))
+    assert content(project.parent) == before
+
+
 def test_settings_that_are_no_yaml(project, capfd):
     whole, choose = Path("params.yaml").read_bytes(), random.Random(0)
     with restored(project):
