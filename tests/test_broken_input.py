@@ -36,6 +36,7 @@ from vap_pipeline.corpora.__main__ import main as vap_manifest
 from vap_pipeline.evaluate.__main__ import main as vap_evaluate
 from vap_pipeline.evaluate.anova import main as vap_anova
 from vap_pipeline.extract.__main__ import main as vap_extract
+from vap_pipeline.store import SHARD
 from vap_pipeline.train.__main__ import main as vap_train
 
 SETTINGS = {
@@ -420,7 +421,8 @@ def forge_array(codec: dict | None) -> Callable[[Path], None]:
     def forge(path: Path) -> None:
         metadata = json.loads(path.read_bytes())
         metadata["shape"][0] = 10**12
-        metadata["chunk_grid"]["configuration"]["chunk_shape"][0] = 10**12
+        # Without another codec, all of the metadata is as if the frames were there.
+        metadata["chunk_grid"]["configuration"]["chunk_shape"][0] = 10**12 if codec else SHARD
         if codec:
             metadata["codecs"] = [{"name": "bytes", "configuration": {"endian": "little"}}, codec]
             (path.parent / "c/0/0").write_bytes(gzip.compress(bytes(10**8)))

@@ -1,4 +1,4 @@
-"""`dvc repro` on a small corpus: killed with all its processes, started again, given other audio and weights."""
+"""`dvc repro` on a small corpus: killed with its processes, started again, given other audio and weights."""
 
 import os
 import shutil
