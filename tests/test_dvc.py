@@ -1,6 +1,7 @@
-"""`dvc repro` on a small corpus: killed with all its processes, started again, and given other audio."""
+"""`dvc repro` on a small corpus: killed with its processes, started again, given other audio and weights."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import soundfile
 from made import RATE, content, corpus, places, speech
 
 from vap_pipeline.corpora.__main__ import main as vap_manifest
+from vap_pipeline.cpc import weights
+from vap_pipeline.cpc.encoder import Config
 from vap_pipeline.extract.__main__ import main as vap_extract
 from vap_pipeline.train.__main__ import main as vap_train
 
@@ -27,6 +30,7 @@ tiny: &tiny
   audio: data/tiny/audio
   manifest: {test: 2, folds: 2}
   extract: {weights: small.pt}
+  encoder: small.pt
   models: [discrete]
   folds: [0]
   model: {width: 16, layers: 1, heads: 1, feedforward: 16}
@@ -57,7 +61,7 @@ def results() -> dict[str, dict[str, bytes]]:
 
 
 @pytest.mark.slow
-def test_killed_and_started_again_and_given_other_audio(tmp_path, monkeypatch):
+def test_killed_and_started_again_and_given_other_audio_and_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     project(tmp_path / "straight")
@@ -102,3 +106,10 @@ def test_killed_and_started_again_and_given_other_audio(tmp_path, monkeypatch):
     said, _ = (run := repro("extract")).communicate(timeout=120)
     assert run.returncode == 0 and "1 conversations encoded" in said, said
     assert {name for name, place in places(STORE).items() if place != before[name]} == {"c0007"}
+
+    weights.save(weights.random(1, Config(16, 8)), "small.pt")  # other weights in a file of the same name
+    said, _ = (run := repro("train")).communicate(timeout=120)
+    assert run.returncode != 0 and "encoder.sha256 is" in said and str(STORE) in said, said
+    shutil.rmtree(STORE)
+    said, _ = (run := repro("train")).communicate(timeout=120)
+    assert run.returncode == 0 and "40 conversations encoded" in said and "vap-train" in said, said

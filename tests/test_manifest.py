@@ -221,6 +221,23 @@ def test_broken_voice_activity(made: Manifest, tmp_path: Path) -> None:
         manifest.read(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip"])
+def test_compressed_voice_activity(made: Manifest, tmp_path: Path, compression: str) -> None:
+    manifest.write(made, tmp_path)
+    pq.write_table(made.voice_activity, tmp_path / "voice_activity.parquet", compression=compression)
+    if compression in ("none", "snappy"):
+        assert manifest.read(tmp_path).voice_activity.equals(made.voice_activity)
+        return
+    with pytest.raises(InputError, match=f"compressed with {compression}, and only snappy and none are read"):
+        manifest.read(tmp_path)
+
+
+def test_more_segments_than_frames(made: Manifest) -> None:
+    made.voice_activity = activity([("a", 0, 1.0, 1.0)] * 20_000)
+    with pytest.raises(InputError, match="more rows than its conversations have frames"):
+        manifest.check(made)
+
+
 @pytest.mark.parametrize("name", ["conversations.csv", "voice_activity.parquet"])
 def test_garbled_files_are_refused_or_valid(made: Manifest, tmp_path: Path, name: str) -> None:
     manifest.write(made, tmp_path)

@@ -59,6 +59,10 @@ def test_without_a_network_and_with_a_disk_that_fills_up(tmp_path, monkeypatch):
         cp -r checkpoints/tiny trained
         vap-evaluate score {" ".join(RUN)}
         vap-anova
+        sed 's/[.]25$/.75/' data/tiny/calls.csv > longer.csv
+        vap-manifest segments --corpus longer --table longer.csv --audio data/tiny/audio
+        vap-pretrain --corpus longer --audio data/tiny/audio --out pretrained --init small.pt \\
+            --steps 2 --speakers 2 --windows 1
     """
     places = {name: str(root) for name in ("HOME", "TORCH_HOME", "WANDB_DIR", "WANDB_CACHE_DIR")}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -71,6 +75,7 @@ def test_without_a_network_and_with_a_disk_that_fills_up(tmp_path, monkeypatch):
     assert "cannot be written (No space left on device)" in full
     assert "cannot be written (Read-only file system)" in read_only
     assert sum("going on at step" in line for line in said) == 2
+    assert (root / "pretrained/encoder.safetensors").is_file()
     assert any("wandb sync" in line for line in said) and list(root.glob("wandb/offline-run-*/*.wandb"))
 
     straight = project(tmp_path / "straight")

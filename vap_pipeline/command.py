@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -63,7 +64,8 @@ def _section(path: Path, corpus: str | None) -> dict[str, Any]:
 def _named(path: Path, section: dict[str, Any]) -> dict[str, Any]:
     """Refuse a name that would lead out of the folders that are called after the corpus."""
     name = section["name"]
-    if not isinstance(name, str) or not name.isprintable() or name.startswith(".") or name != Path(name).name:
+    plain = isinstance(name, str) and name.isprintable() and len(name) <= 100 and "::" not in name
+    if not plain or name.startswith(".") or name != Path(name).name:
         raise InputError(f"{path}: a corpus cannot be called {name!r}; give a name that a folder can have")
     return section
 
@@ -161,13 +163,36 @@ def note_one_process(processes: int) -> None:
         )
 
 
+def _check_paths(args: argparse.Namespace) -> None:
+    """Raise InputError for a flag in which fsspec would see another path, or a protocol it does not know."""
+    for flag, given in vars(args).items():
+        for value in given if isinstance(given, list) else [given]:
+            if not isinstance(value, (str, Path)):
+                continue
+            where = f"--{flag.replace('_', '-')} {value}"
+            protocols = re.findall(r"([^:/]+)://", value) if isinstance(value, str) else []
+            if "::" in str(value) and not protocols:
+                raise InputError(f"{where}: '::' chains file systems; give a path without it")
+            for protocol in protocols:
+                import fsspec
+
+                try:
+                    fsspec.get_filesystem_class(protocol)
+                except (ValueError, ImportError) as error:
+                    raise InputError(f"{where}: {error}") from error
+
+
 def run(
     body: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None
 ) -> int:
-    """Parse, run ``body``, and turn an :class:`InputError` into one line on standard error, status 2."""
+    """Parse, run ``body``, and turn what is the user's to mend into one line on standard error, status 2.
+
+    That is an :class:`InputError`, or an ``OSError`` of a file.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     args = parser.parse_args(argv)
     try:
+        _check_paths(args)
         body(args)
     except InputError as error:
         # From a process that reads for this one it comes with the traceback there; its own words are the end.
@@ -176,6 +201,11 @@ def run(
         return 2
     except BrokenPipeError:
         return 141
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{parser.prog}: error: {error.filename}: {error.strerror}; mend that", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted; start the same command again to go on", file=sys.stderr)
         return 130

@@ -38,6 +38,10 @@ SCHEMA = pa.schema(
 SHORTEST_S = 10.0  # one window
 LONGEST_S = 24 * 3600.0  # a longer one is a broken header or a number in the wrong unit
 LARGEST = 1 << 30  # bytes of voice activity; Switchboard's 259 hours take 16 MB
+DENSEST = 200  # rows of voice activity a second: one for each frame and channel
+# How many times a file's size its pages can take. Of others (zstd, gzip) a few bytes may be a gigabyte,
+# and what a footer says of them may be forged.
+GROWTH = {"UNCOMPRESSED": 1, "SNAPPY": 22}
 
 Segments = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -144,6 +148,8 @@ def check(manifest: Manifest) -> None:
             f"fold {min(missing)} has no conversations; make the manifest with fewer --folds, "
             "or number them 0, 1, 2, …"
         )
+    if len(manifest.voice_activity) > _most_rows(manifest.conversations):
+        raise InputError("voice activity: more rows than its conversations have frames; join some")
     _check_voice_activity(manifest.voice_activity, durations)
 
 
@@ -188,7 +194,8 @@ def read(folder: Path) -> Manifest:
         raise InputError(
             f"{lacking}: no such file; write the manifest with vap-manifest or `dvc repro manifest`"
         )
-    manifest = Manifest(_parse(table, files.read(table)), _parse_activity(activity), folder.resolve().name)
+    conversations = _parse(table, files.read(table))
+    manifest = Manifest(conversations, _parse_activity(activity, conversations), folder.resolve().name)
     try:
         check(manifest)
     except InputError as error:
@@ -211,7 +218,7 @@ def write(manifest: Manifest, folder: Path) -> None:
         lines.writerow([c.conversation, c.audio, repr(float(c.duration_s)), c.split, fold])
     activity = io.BytesIO()
     table = manifest.voice_activity.cast(SCHEMA).replace_schema_metadata()
-    pq.write_table(table, activity, compression="zstd", write_page_checksum=True)
+    pq.write_table(table, activity, compression="none", write_page_checksum=True)
     files.write(folder / "voice_activity.parquet", activity.getvalue())
     files.write(folder / "conversations.csv", text.getvalue().encode())
 
@@ -237,9 +244,9 @@ def _parse(path: Path, content: bytes) -> list[Conversation]:
     return conversations
 
 
-def _parse_activity(path: Path) -> pa.Table:
+def _parse_activity(path: Path, conversations: list[Conversation]) -> pa.Table:
     try:
-        table = _read_activity(path)
+        table = _read_activity(path, _most_rows(conversations))
     except (
         pa.ArrowException,
         OSError,
@@ -255,15 +262,26 @@ def _parse_activity(path: Path) -> pa.Table:
     return table
 
 
-def _read_activity(path: Path) -> pa.Table:
+def _most_rows(conversations: list[Conversation]) -> float:
+    seconds = (min(LONGEST_S, max(SHORTEST_S, c.duration_s)) for c in conversations)
+    return DENSEST * (SHORTEST_S + sum(seconds))
+
+
+def _read_activity(path: Path, most_rows: float) -> pa.Table:
     """Read a Parquet file, unless it grows beyond measure: a few bytes may stand for a billion rows."""
     metadata = pq.read_metadata(path)
     if not metadata.schema.to_arrow_schema().equals(SCHEMA):
         return metadata.schema.to_arrow_schema().empty_table()
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    pages = sum(group.column(i).total_uncompressed_size for group in groups for i in range(group.num_columns))
-    if max(pages, 32 * metadata.num_rows) > LARGEST:
+    columns = [[group.column(i) for group in groups] for i in range(len(SCHEMA))]
+    if others := {chunk.compression for column in columns for chunk in column} - GROWTH.keys():
+        raise ValueError(f"compressed with {others.pop().lower()}, and only snappy and none are read")
+    growth = max((GROWTH[chunk.compression] for column in columns for chunk in column), default=1)
+    rows = max(sum(abs(chunk.num_values) for chunk in column) for column in columns)
+    if max(growth * path.stat().st_size, 32 * rows) > LARGEST:
         raise MemoryError("it grows to more than a gigabyte")
+    if rows > most_rows:
+        raise ValueError(f"{rows:,} rows, more than its conversations have frames")
     # Names that repeat take no more as a dictionary than in the file: room to see how long they are.
     file = pq.ParquetFile(path, read_dictionary=["conversation"], page_checksum_verification=True)
     table = file.read()

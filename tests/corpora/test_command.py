@@ -1,9 +1,12 @@
 """``vap-manifest`` as it is typed: what it writes, what it says, and how it ends."""
 
+import errno
+import os
 import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toy_switchboard import sphere, transcripts
@@ -107,6 +110,36 @@ def test_a_failure_leaves_the_manifest_as_it_was(
     assert "elsewhere: no such folder" in fails(capfd, *SWITCHBOARD, "--audio", "elsewhere")
     Path("file").touch()
     assert "cannot be written" in fails(capfd, *SWITCHBOARD, "--on-error", "skip", "--out", "file/m")
+
+
+def test_folders_and_files_that_cannot_be_read(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus(*range(2001, 2007))
+    assert main(SWITCHBOARD) == 0
+    before = snapshot(Path("m"))
+    for name in ("one", "other"):  # two ways from every folder below: more paths than anybody waits for
+        Path("a", name).symlink_to(Path("a").resolve(), target_is_directory=True)
+    assert main(SWITCHBOARD) == 0
+    assert snapshot(Path("m")) == before
+
+    for victim in (Path("t/20/2003/sw2003A-ms98-a-word.text"), Path("a/sw02003.sph")):
+        whole = victim.read_bytes()
+        victim.unlink()
+        os.mkfifo(victim)  # to open it is to wait for a writer
+        assert f"{victim}: not a regular file" in fails(capfd, *SWITCHBOARD)
+        victim.unlink()
+        victim.write_bytes(whole)
+
+    def scandir(path: str) -> Any:  # permissions would not keep root out
+        if path == "t/20/2003":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return look(path)
+
+    look = os.scandir
+    monkeypatch.setattr("os.scandir", scandir)
+    assert "t/20/2003: cannot be read (Permission denied)" in fails(capfd, *SWITCHBOARD)
+    assert snapshot(Path("m")) == before
 
 
 def test_garbled_corpora(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,7 @@ def _call(sides: list[list[Path]], path: Path, faults: Faults) -> Speech | None:
 
 
 def _seconds(path: Path) -> float:
+    recordings.check_regular(path)
     try:
         info = soundfile.info(path)
     except (soundfile.SoundFileError, OSError) as error:

@@ -13,12 +13,24 @@ SUFFIXES = (".sph", ".wav", ".flac")
 def walk(root: Path) -> Iterator[Path]:
     """Yield every file below ``root``, in a fixed order, and below the folders that links there lead to.
 
+    A folder to which several ways lead is looked through once.
+
     Raises:
-        InputError: there is no such folder.
+        InputError: there is no such folder, or one below it cannot be read.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; mend the path")
-    for folder, inner, files in os.walk(root, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); mend that") from error
+
+    visited = set()
+    for folder, inner, files in os.walk(root, onerror=refuse, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in visited:
+            inner.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
         inner.sort()
         for file in sorted(files):
             yield Path(folder, file)
@@ -47,12 +59,19 @@ def find(root: Path, name: Callable[[str], str | None]) -> dict[str, Path]:
     return found
 
 
+def check_regular(path: Path) -> None:
+    """Raise InputError for what would be waited for without end: a pipe, a socket, a device."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: not a regular file; put the file itself there")
+
+
 def duration_s(path: Path) -> float:
     """Return the duration of a two-channel audio file in seconds, from its header.
 
     Raises:
         InputError: not audio, truncated (as far as a header tells), or not two channels.
     """
+    check_regular(path)
     try:
         with path.open("rb") as file:
             is_sphere = file.read(len(sphere.MAGIC)) == sphere.MAGIC

@@ -117,6 +117,7 @@ def words(path: Path, utterances: str) -> tuple[np.ndarray, np.ndarray, float, b
         InputError: the file cannot be read, a line does not hold four columns with two times, an utterance is
             another speaker's, or times run backwards or overlap.
     """
+    recordings.check_regular(path)
     try:
         content = path.read_bytes().decode().strip()
     except OSError as error:
