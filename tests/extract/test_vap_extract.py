@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -408,6 +409,54 @@ def test_two_processes_of_accelerate_stopped_and_started_again_write_the_same_st
     assert main(one.flags()) == 0
     assert content(one.store) == content(two.store)
     assert (one.root / "features.json").read_bytes() == (two.root / "features.json").read_bytes()
+
+
+def ranks(made, numbers, **others):
+    """Start processes that know each other, as `srun` does: with no launcher to end them."""
+    with socket.socket() as free, pytest.MonkeyPatch.context() as patch:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1], "WORLD_SIZE": 2}
+        started = []
+        for number in numbers:
+            for name, value in {**meet, "RANK": number, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": 2}.items():
+                patch.setenv(name, str(value))
+            started.append(made.start(**others))
+    return started
+
+
+@pytest.mark.parametrize("at_fault", [0, 1])
+def test_a_process_whose_peer_fails_ends_with_a_line(tmp_path, at_fault):
+    tiny = corpus(tmp_path, 8)
+    truncate(tiny.audio(4 - at_fault))  # the longest is rank 0's, the next one rank 1's
+    runs = ranks(tiny, (0, 1))
+    said = [run.communicate(timeout=60)[1] for run in runs]
+    assert [run.returncode for run in runs] == [2, 2] and "Traceback" not in "".join(said)
+    assert "truncated: its header promises" in said[at_fault]
+    assert "error: another of the processes ended early; what it said is above" in said[1 - at_fault]
+
+
+def test_a_process_whose_peer_is_killed_ends_with_a_line(tmp_path):
+    tiny = corpus(tmp_path, 8)
+    listed = manifest.read(tmp_path / "tiny")
+    soundfile.write(tiny.audio(0), speech(600), RATE, subtype="ULAW")  # the longest: rank 0's
+    listed.conversations[0] = replace(listed.conversations[0], duration_s=600.0)
+    manifest.write(listed, tmp_path / "tiny")
+    killed, other = ranks(tiny, (0, 1))
+    _wait_for(lambda: len(places(tiny.store)) >= 4)  # rank 1 has no more to do
+    killed.kill()
+    said = other.communicate(timeout=60)[1]
+    assert other.returncode == 2 and "another of the processes ended early" in said, said
+    assert "Traceback" not in said
+    killed.communicate()
+
+
+def test_a_process_whose_peer_never_comes_can_be_ended(tmp_path):
+    (run,) = ranks(corpus(tmp_path), (0,))
+    with suppress(subprocess.TimeoutExpired):
+        run.communicate(timeout=12)  # it waits
+    run.terminate()
+    said = run.communicate(timeout=10)[1]
+    assert run.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM) and "Traceback" not in said
 
 
 def test_a_full_disk_a_read_only_one_and_no_network(tmp_path):

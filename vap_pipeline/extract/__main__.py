@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -108,6 +110,15 @@ class Signals:
         if self.received:
             raise KeyboardInterrupt
 
+    @contextmanager
+    def left_to_the_system(self) -> Iterator[None]:
+        """For a wait outside of Python, which would not hear: a signal ends the process at once."""
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
+        yield
+        for each in self._before:
+            signal.signal(each, self._note)
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if not self.received:
             self.received, self._at = signum, time.monotonic()
@@ -147,7 +158,11 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], signals: Signal
     if not jobs:
         raise InputError(f"{folder}: no conversation is in train or test; make the manifest again")
     # Told that there is no GPU, Accelerate lets processes on CPUs know each other. They wait for the slowest.
-    processes = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
+    try:
+        with signals.left_to_the_system():
+            processes = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
+    except RuntimeError as error:
+        raise InputError(f"the processes do not find each other ({files.reason(error)})") from error
     command.note_one_process(processes.num_processes)
     description = {
         "dim": encoder.dim,
