@@ -1,6 +1,9 @@
 """Reading, mixing and resampling, against libsndfile, whole-signal resampling, and broken files."""
 
+import os
 import random
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -161,6 +164,79 @@ def test_samples_that_are_no_numbers(tmp_path, value):
     samples[11 * RATE, 1] = value
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     refused(tmp_path / "a.wav", r"no finite numbers after 10 s")
+
+
+def test_samples_beside_which_speech_would_be_silence(tmp_path):
+    samples = speech(12)
+    samples[11 * RATE, 1] = -1e30
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    refused(tmp_path / "a.wav", r"a sample 1e\+30 times full scale after 10 s, where more than 1,000 is no")
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "ULAW"])
+def test_a_wav_that_ends_early_or_does_not_say_where(tmp_path, subtype):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech(12), RATE, subtype=subtype)
+    whole = path.read_bytes()
+    at = whole.index(b"data") + 4
+    length = len(whole[at + 4 :])
+    path.write_bytes(whole[:-4_000])
+    refused(
+        path, f"truncated: its header promises {length:,} bytes of samples and {length - 4_000:,} are there"
+    )
+    for declared in (0, 0x7FFFF000, 0xFFFFFFFF):
+        path.write_bytes(whole[:at] + declared.to_bytes(4, "little") + whole[at + 4 :])
+        refused(path, "its header declares no length; rewrite it with sox")
+    path.write_bytes(whole + b"LIST\4\0\0\0more")
+    assert audio.open_recording(path).samples == 12 * RATE
+
+
+def test_no_audio_file_at_all(tmp_path):
+    (tmp_path / "x.raw").write_bytes(bytes(32_000))
+    refused(tmp_path / "x.raw", "cannot be read as audio")
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "zeros.sph").symlink_to("/dev/zero")
+    refused(tmp_path / "pipe.wav", "a pipe or a device, not a file")
+    refused(tmp_path / "zeros.sph", "a pipe or a device, not a file")
+
+
+@pytest.mark.parametrize("name", ["123_2alaw.sph", "123_2ulaw_shn.sph"])
+def test_a_stop_is_heard_whenever_a_recording_is_read(shared, name):
+    class Stop(Exception):
+        pass
+
+    asked, stop_at = [], set()
+
+    def ask():
+        asked.append(True)
+        if len(asked) in stop_at:
+            raise Stop
+
+    recording = audio.open_recording(shared / "sphere" / name, ask)
+    opening = len(asked)
+    audio.gains(recording)
+    assert len(asked) == opening + 2
+    for last in range(1, opening + 3):
+        asked.clear()
+        stop_at = {last}
+        with pytest.raises(Stop):
+            audio.gains(audio.open_recording(shared / "sphere" / name, ask))
+
+
+def test_a_stop_does_not_wait_for_a_decoder(shared, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def ask():
+        raise Stop
+
+    over = threading.Event()
+    monkeypatch.setattr("desphere.transcode_bytes", lambda content: over.wait(60))
+    began = time.monotonic()
+    with pytest.raises(Stop):
+        audio.open_recording(shared / "sphere/123_2pcle_shn.sph", ask)
+    over.set()
+    assert time.monotonic() - began < 5
 
 
 def test_a_flac_that_ends_early(tmp_path):

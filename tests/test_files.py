@@ -1,8 +1,20 @@
 """Files are replaced in one piece, whoever else writes them and whatever a kill has left."""
 
+import errno
+import fcntl
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from vap_pipeline import files
+from vap_pipeline.errors import InputError
+
+ROOT = Path(__file__).parents[1]
 
 
 def _write_often(path, content):
@@ -10,11 +22,54 @@ def _write_often(path, content):
         files.write(path, content)
 
 
-def test_what_a_killed_writer_left_is_used_up(tmp_path):
-    (tmp_path / ".a.json.partial").write_bytes(b"half of something longer")
+KILLED = """
+import os, signal, sys
+from vap_pipeline import files
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+files.write(sys.argv[1], b"half of something longer")
+"""
+
+
+def test_what_killed_writers_left_is_removed_but_not_what_is_in_use(tmp_path):
+    for _ in range(2):
+        killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a.json"], cwd=ROOT)
+        assert killed.returncode == -signal.SIGKILL and len(list(tmp_path.glob(".*.partial"))) == 1
+    elsewhere, in_use = (
+        tmp_path / ".another-host-7-0123abcd.partial",
+        tmp_path / f".{files.own_name()}.partial",
+    )
+    elsewhere.write_bytes(b"half")
+    with in_use.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        files.write(tmp_path / "a.json", b"whole")
+        assert set(tmp_path.iterdir()) == {tmp_path / "a.json", elsewhere, in_use}
+    os.utime(elsewhere, (0, 0))
     files.write(tmp_path / "a.json", b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert files.read(tmp_path / "a.json") == b"whole"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    test_many_writers_leave_one_whole_file(tmp_path)
+
+
+def test_the_first_of_many_first_writers_stays(tmp_path):
+    for content in (b"first", b"second"):
+        files.write(tmp_path / "a", content, replace=False)
+    assert files.read(tmp_path / "a") == b"first" and [each.name for each in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_pipe_or_a_device_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zeros").symlink_to("/dev/zero")
+    for name in ("pipe", "zeros"):
+        with pytest.raises(InputError, match=f"{name}: a pipe or a device"):
+            files.read(tmp_path / name)
 
 
 def test_many_writers_leave_one_whole_file(tmp_path):

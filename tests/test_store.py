@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vap_pipeline import files
 from vap_pipeline import store as stores
 from vap_pipeline.errors import InputError
 
@@ -278,8 +280,9 @@ def test_claims_between_processes(tmp_path):
         assert mine
     other.kill()  # a killed process holds nothing
     other.communicate()
-    (tmp_path / "s/.partial/b/new").mkdir()
-    (tmp_path / "s/.partial/b/new/rubbish").write_text("half a file")
+    leftover = tmp_path / "s/.partial/b" / files.own_name() / "new"
+    leftover.mkdir(parents=True)
+    (leftover / "rubbish").write_text("half a file")
     with writer.claim("b", wait=False) as mine:
         assert mine
         writer.write("b", *arrays(10))
@@ -311,6 +314,129 @@ def test_many_writers_at_once(tmp_path):
     for i, name in enumerate(store.conversations):
         np.testing.assert_array_equal(store.features(name, 0, 1_200), arrays(1_200, seed=i)[0])
         assert store.attributes(name) == {"n": i}
+
+
+REPLACE_AND_DIE = """
+import os, signal, sys; sys.path.insert(0, sys.argv[1]); from test_store import *
+rename, left = os.rename, [int(sys.argv[3])]
+def renamed(*args):
+    rename(*args)
+    left[0] -= 1
+    if not left[0]: os.kill(os.getpid(), signal.SIGKILL)
+os.rename = renamed
+stores.create(sys.argv[2], DESCRIPTION).write("a", *arrays(1_200, seed=1))
+"""
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+def test_killed_while_a_conversation_is_replaced(tmp_path, renames):
+    writer = made(tmp_path / "s", names=("a", "b"))
+    command = [sys.executable, "-c", REPLACE_AND_DIE, Path(__file__).parent, tmp_path / "s", str(renames)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "s/.partial/a").glob("*/old"))) == 1
+    store = stores.open_store(tmp_path / "s")
+    assert store.conversations == (["b"] if renames == 1 else ["a", "b"])
+    if renames == 2:
+        np.testing.assert_array_equal(store.features("a", 0, 1_200), arrays(1_200, seed=1)[0])
+    writer.sweep()
+    assert not (tmp_path / "s/.partial").exists()
+
+
+def test_what_another_host_or_a_running_process_writes_is_not_swept(tmp_path):
+    writer = made(tmp_path / "s")
+    other = tmp_path / "s/.partial/a/another-host-7-0123abcd/new"
+    other.mkdir(parents=True)
+    with writer.claim("b"):
+        mine = tmp_path / "s/.partial/b" / files.own_name()
+        mine.mkdir()
+        stores.create(tmp_path / "s", DESCRIPTION).sweep()
+        assert mine.exists() and other.exists()
+    writer.write("a", *arrays(10))
+    assert other.exists() and stores.open_store(tmp_path / "s").conversations == ["a"]
+    os.utime(other.parent, (0, 0))
+    writer.sweep()
+    assert not (tmp_path / "s/.partial").exists()
+
+
+@pytest.mark.parametrize("lock", ["raise OSError(errno.ENOLCK, 'no locks')", "pass"])
+def test_writers_whom_no_lock_keeps_apart_do_no_harm(tmp_path, lock):
+    """As on network file systems: each writes the same conversations, and what is there is always whole."""
+    made(tmp_path / "s", names=())
+    code = (
+        "import errno, fcntl, os, sys; sys.path.insert(0, sys.argv[1]); from test_store import *\n"
+        f"def flock(*args): {lock}\n"
+        "fcntl.flock, files.HOST = flock, sys.argv[2]\n"
+        f"w = stores.create({str(tmp_path / 's')!r}, DESCRIPTION)\n"
+        "for i in range(40): w.write(f'c{i % 4}', *arrays(1200, seed=i % 4))"
+    )
+    command = [sys.executable, "-c", code, str(Path(__file__).parent)]
+    writers = [subprocess.Popen([*command, f"host-{i}"]) for i in range(3)]
+    assert [writer.wait() for writer in writers] == [0] * 3
+    store = stores.open_store(tmp_path / "s")
+    assert store.conversations == ["c0", "c1", "c2", "c3"]
+    for i, name in enumerate(store.conversations):
+        np.testing.assert_array_equal(store.features(name, 0, 1_200), arrays(1_200, seed=i)[0])
+    assert not (tmp_path / "s/.partial").exists()
+
+
+@pytest.mark.parametrize("link", [".partial", ".partial/b", ".partial/b/lock"])
+def test_nothing_is_written_or_removed_through_a_link(tmp_path, link):
+    writer = made(tmp_path / "s")
+    (tmp_path / "elsewhere/b").mkdir(parents=True)
+    (tmp_path / "elsewhere/b/kept").write_text("kept")
+    (tmp_path / "s" / link).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "s" / link).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=f"{link}: a link"):
+        writer.write("b", *arrays(10))
+    assert [path.name for path in (tmp_path / "elsewhere").rglob("*")] == ["b", "kept"]
+
+
+def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
+    made(tmp_path / "s")
+    made("memory://unreadable")
+    here, there = stores.open_store(tmp_path / "s"), stores.open_store("memory://unreadable")
+    shard = tmp_path / "s/a/features/c/0/0"
+    shard.unlink()
+    shard.mkdir()
+    here._frames["a", "features"] = there._frames["a", "features"] = 1_500  # looked at before
+    with pytest.raises(InputError, match=r"features/c/0/0: cannot be read \(Is a directory"):
+        here.features("a", 0, 9)
+    shard.rmdir()
+    os.mkfifo(shard)
+    with pytest.raises(InputError, match="features/c/0/0: a pipe or a device"):
+        here.features("a", 0, 9)
+    (tmp_path / "s/a/zarr.json").unlink()
+    os.mkfifo(tmp_path / "s/a/zarr.json")
+    with pytest.raises(InputError, match=r"a/zarr.json: a pipe or a device"):
+        here.attributes("a")
+
+    def gone(*args, **kwargs):
+        raise RuntimeError("503\nslow down")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.cat_file", gone)
+    with pytest.raises(InputError, match=r"unreadable/a/features/c/0/0: cannot be read \(503 slow down"):
+        there.features("a", 0, 9)
+
+
+def test_two_first_runs_of_different_weights_do_not_mix(tmp_path):
+    code = (
+        "import sys; from vap_pipeline import store as s\n"
+        "sys.stdin.readline(); s.create(sys.argv[1], {'dim': int(sys.argv[2])})"
+    )
+    for i in range(4):
+        place = tmp_path / f"s{i}"
+        command = [sys.executable, "-c", code, place]
+        runs = [
+            subprocess.Popen([*command, dim], stdin=subprocess.PIPE, stderr=subprocess.PIPE) for dim in "345"
+        ]
+        time.sleep(1)
+        for run in runs:
+            run.stdin.write(b"\n")
+            run.stdin.flush()
+        said = [run.communicate()[1] for run in runs]
+        assert sorted(run.returncode for run in runs) == [0, 1, 1]
+        assert sum(b"made for something else" in each for each in said) == 2
+        assert [path.name for path in place.iterdir()] == ["zarr.json"]
 
 
 def test_a_store_goes_into_other_processes(tmp_path):

@@ -1,18 +1,22 @@
 """Two-channel recordings as one stream of 16 kHz samples, in bounded memory."""
 
 import re
+import struct
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from itertools import chain
 from math import gcd
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torchaudio
 from torch import Tensor
 
-from vap_pipeline import sphere
+from vap_pipeline import files, sphere
 from vap_pipeline.cpc.encoder import HOP, SAMPLE_RATE
 from vap_pipeline.errors import InputError
 from vap_pipeline.manifest import LONGEST_S
@@ -25,6 +29,14 @@ SETTINGS = {
 QUIET = 0.05  # a peak up to this is left as it is
 BLOCK_S = 10  # seconds read and resampled at a time
 WAV_HEADER = 44  # bytes that desphere puts before the samples
+LOUDEST = 1_000  # times full scale; divided by such a peak, speech would be silence
+UNKNOWN_LENGTH = 0x7FFFF000  # bytes; from here on, and 0, is what programs declare that write to a pipe
+
+T = TypeVar("T")
+
+
+def _go_on() -> None:
+    """Nobody asks to stop."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +48,14 @@ class Recording:
         rate: samples a second.
         samples: length of a channel.
         read: returns the samples from one to another, (count, 2) float32, full scale 1.
+        ask: called before each block; it may raise, to stop.
     """
 
     path: Path
     rate: int
     samples: int
     read: Callable[[int, int], np.ndarray]
+    ask: Callable[[], None] = _go_on
 
     @property
     def duration_s(self) -> float:
@@ -51,9 +65,10 @@ class Recording:
         """Yield the samples in order, (2, at most 10 s) float32.
 
         Raises:
-            InputError: samples are missing, or are not finite.
+            InputError: samples are missing, are not finite or absurdly loud.
         """
         for start in range(0, self.samples, BLOCK_S * self.rate):
+            self.ask()
             stop = min(start + BLOCK_S * self.rate, self.samples)
             try:
                 block, at = self.read(start, stop), f"{start / self.rate:.0f} s"
@@ -61,23 +76,35 @@ class Recording:
                 raise InputError(f"{self.path}: cannot be read any more ({error.strerror})") from error
             if block.shape != (stop - start, 2):
                 raise InputError(f"{self.path}: truncated or damaged after {at}; copy it again")
-            if not np.isfinite(block).all():
+            peak = np.abs(block).max()
+            if not np.isfinite(peak):
                 raise InputError(
                     f"{self.path}: samples that are no finite numbers after {at}; convert it again"
+                )
+            if peak > LOUDEST:
+                raise InputError(
+                    f"{self.path}: a sample {peak:.3g} times full scale after {at}, where more than "
+                    f"{LOUDEST:,} is no audio; convert it again"
                 )
             yield torch.from_numpy(np.ascontiguousarray(block.T))
 
 
-def open_recording(path: Path) -> Recording:
+def open_recording(path: Path, ask: Callable[[], None] = _go_on) -> Recording:
     """Open a SPHERE (mu-law, a-law or PCM, shorten-compressed or not), WAV or FLAC file.
+
+    Args:
+        ask: called again and again while the file is read, now and later; it may raise, to stop.
 
     Raises:
         InputError: no such file, damaged or truncated as far as can be told yet, or not of two channels.
     """
     try:
+        files.check_regular(path)
         with path.open("rb") as file:
             is_sphere = file.read(len(sphere.MAGIC)) == sphere.MAGIC
-        return _open_sphere(path) if is_sphere or path.suffix.lower() == ".sph" else _open_other(path)
+        if is_sphere or path.suffix.lower() == ".sph":
+            return _open_sphere(path, ask)
+        return _open_other(path, ask)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); mend the path or the manifest"
@@ -140,7 +167,7 @@ def _mix(recording: Recording, gains: Tensor) -> Iterator[Tensor]:
         yield (gains @ block)[None]
 
 
-def _open_other(path: Path) -> Recording:
+def _open_other(path: Path, ask: Callable[[], None]) -> Recording:
     import soundfile
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -149,19 +176,51 @@ def _open_other(path: Path) -> Recording:
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise InputError(f"{path}: cannot be decoded ({error}); copy or convert it again") from error
 
+    _check_length(path)
     try:
         info = soundfile.info(path)
-    except (soundfile.SoundFileError, RuntimeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: .raw, without a header
         raise InputError(f"{path}: cannot be read as audio ({error}); copy or convert it again") from error
     _check(path, info.channels, info.samplerate, info.frames)
-    return Recording(path, info.samplerate, info.frames, read)
+    return Recording(path, info.samplerate, info.frames, read, ask)
 
 
-def _open_sphere(path: Path) -> Recording:
+def _check_length(path: Path) -> None:
+    """Refuse a WAV file with less audio than it declares; libsndfile would take what is there."""
+    with path.open("rb") as file:
+        start, size, at = file.read(12), file.seek(0, 2), 12
+        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+            return
+        for _ in range(1_000):  # chunks
+            file.seek(at)
+            chunk = file.read(8)
+            if len(chunk) < 8:
+                return
+            name, length = struct.unpack("<4sI", chunk)
+            at += 8
+            if name == b"data":
+                break
+            at += length + length % 2
+        else:
+            return
+    there = size - at
+    if (length == 0 < there) or (length >= UNKNOWN_LENGTH and there < length):
+        raise InputError(
+            f"{path}: its header declares no length; rewrite it with sox, as in "
+            "`sox --ignore-length A.wav B.wav`"
+        )
+    if there < length:
+        raise InputError(
+            f"{path}: truncated: its header promises {length:,} bytes of samples and {max(there, 0):,} are "
+            "there; copy the file again"
+        )
+
+
+def _open_sphere(path: Path, ask: Callable[[], None]) -> Recording:
     header = sphere.read_header(path)
     _check(path, header.channels, header.rate, header.frames)
     if header.shorten:
-        samples = _expand(path, header)
+        samples = _aside(lambda: _expand(path, header), ask)
 
         def take(start: int, stop: int) -> np.ndarray:
             return samples[start:stop]
@@ -173,12 +232,14 @@ def _open_sphere(path: Path) -> Recording:
             codes = np.fromfile(path, code, (stop - start) * 2, offset=first)
             return codes[: len(codes) // 2 * 2].reshape(-1, 2)
 
-    _check_sum(path, header, take)
+    _check_sum(path, header, take, ask)
     if header.coding != "pcm" and not header.shorten:
         levels = _levels(header.coding) / np.float32(2**15)
-        return Recording(path, header.rate, header.frames, lambda a, b: levels[take(a, b)])
+        return Recording(path, header.rate, header.frames, lambda a, b: levels[take(a, b)], ask)
     scale = np.float32(2.0 ** (1 - 8 * (2 if header.shorten else header.sample_bytes)))
-    return Recording(path, header.rate, header.frames, lambda a, b: take(a, b).astype(np.float32) * scale)
+    return Recording(
+        path, header.rate, header.frames, lambda a, b: take(a, b).astype(np.float32) * scale, ask
+    )
 
 
 def _code(path: Path, header: sphere.Header) -> np.dtype:
@@ -213,7 +274,28 @@ def _expand(path: Path, header: sphere.Header) -> np.ndarray:
     return samples.reshape(-1, 2)
 
 
-def _check_sum(path: Path, header: sphere.Header, take: Callable[[int, int], np.ndarray]) -> None:
+def _aside(work: Callable[[], T], ask: Callable[[], None]) -> T:
+    """Return what ``work`` does, asking meanwhile; where that raises, the work's thread is left behind."""
+    done: Future[T] = Future()
+
+    def body() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=body, daemon=True).start()
+    while not wait([done], 0.2).done:
+        ask()
+    return done.result()
+
+
+def _check_sum(
+    path: Path,
+    header: sphere.Header,
+    take: Callable[[int, int], np.ndarray],
+    ask: Callable[[], None],
+) -> None:
     """Check the header's ``sample_checksum``, where there is one: the sum of the stored samples mod 2^16."""
     with path.open("rb") as file:
         stated = re.search(rb"^sample_checksum -i (\d+)\s*$", file.read(header.size), re.MULTILINE)
@@ -226,6 +308,7 @@ def _check_sum(path: Path, header: sphere.Header, take: Callable[[int, int], np.
         code_of[_levels("ulaw").astype(np.int16).view(np.uint16)] = np.arange(256)
     total = 0
     for start in range(0, header.frames, 1 << 20):
+        ask()
         codes = take(start, min(start + (1 << 20), header.frames))
         total += int((codes if code_of is None else code_of[codes.view(np.uint16)]).sum(dtype=np.int64))
     if (total - int(stated[1])) % modulus:

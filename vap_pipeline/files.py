@@ -1,8 +1,13 @@
 """Whole files, read and replaced in one piece, on this machine or any fsspec path."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
+import secrets
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -10,6 +15,11 @@ from typing import IO
 import fsspec
 
 from vap_pipeline.errors import InputError
+
+HOST = os.uname().nodename
+ABANDONED_S = 24 * 3600  # after this long, what another host left unfinished is taken for a killed process's
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def read(path: str | Path) -> bytes:
@@ -19,6 +29,9 @@ def read(path: str | Path) -> bytes:
         InputError: there is no such file, or it cannot be read.
     """
     try:
+        fs, inner = fsspec.core.url_to_fs(str(path))
+        if "file" in fs.protocol:
+            check_regular(Path(inner))
         with fsspec.open(str(path), "rb") as file:
             return file.read()
     except FileNotFoundError as error:
@@ -33,54 +46,140 @@ def exists(path: str | Path) -> bool:
     return fs.exists(inner)
 
 
-def write(path: str | Path, content: bytes) -> None:
+def check_regular(path: Path) -> None:
+    """Refuse what may never end or never begin, before it is opened; a folder is left to who opens it.
+
+    Raises:
+        InputError: a pipe, a device or a socket.
+        OSError: there is nothing, or it cannot be looked at.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise InputError(f"{path}: a pipe or a device, not a file; put a file there, or mend the path")
+
+
+def write(path: str | Path, content: bytes, replace: bool = True) -> None:
     """Replace ``path`` by ``content``, making its folder: kills and full disks leave no half of a file.
+
+    Args:
+        replace: False leaves a file that is there as it is, also one that comes at the same time; on file
+            systems that have no way to do that, and remote ones, the last one stays.
 
     Raises:
         InputError: it cannot be written; what was there before is still there.
     """
     fs, inner = fsspec.core.url_to_fs(str(path))
+    remote = "file" not in fs.protocol
     try:
-        if "file" not in fs.protocol:  # an object store puts an object whole or not at all
+        if remote:  # an object store puts an object whole or not at all
             fs.makedirs(fs._parent(inner), exist_ok=True)
             fs.pipe_file(inner, content)
             return
         target = Path(inner)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # One name for all who write this file, so that what a kill leaves is used again by the next; the lock
-        # keeps two of them apart.
-        partial = target.with_name(f".{target.name}.partial")
-        with _alone(partial) as file:
-            try:
-                file.truncate(0)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        _sweep(target.parent)
+        with _own(target.parent) as (partial, file):
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            if replace or not _linked(partial, target):
                 partial.replace(target)
-            except OSError:
-                partial.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        reason = error.strerror or error
+    except Exception as error:
+        if not remote and not isinstance(error, OSError):  # remote file systems have errors of their own
+            raise
         raise InputError(
-            f"{path}: cannot be written ({reason}); mend that and start the command again"
+            f"{path}: cannot be written ({reason(error)}); mend that and start the command again"
         ) from error
 
 
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[IO[bytes]]:
-    """Open ``path`` to write, as no other process does meanwhile."""
-    while True:
-        with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if _lies_at(path, file):
-                yield file
-                return
+def reason(error: Exception) -> str:
+    """Return what an error says, in one line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
 
 
-def _lies_at(path: Path, file: IO[bytes]) -> bool:
-    """False where the process we waited for has moved ``file`` to its place: then a new one is needed."""
+def own_name() -> str:
+    """Return a name that no other writer has: without locks two writers do double work, and no harm."""
+    return f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_abandoned(name: str, path: Path, locked: bool) -> bool:
+    """Whether what was written at ``path``, under a name from :func:`own_name`, is a killed process's.
+
+    Args:
+        locked: whether we hold the lock that its writer would hold. Locks hold within a host, but on network
+            file systems not always between hosts.
+    """
+    if locked and name.rsplit("-", 2)[0] == HOST:
+        return True
     try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+        return time.time() - path.lstat().st_mtime > ABANDONED_S
+    except OSError:
+        return False
+
+
+def lock(handle: int, wait: bool) -> bool:
+    """Lock an open file; False where its file system knows no locks.
+
+    Raises:
+        BlockingIOError: another process has it, and we are not to wait.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return False
+    return True
+
+
+def lies_at(path: Path, handle: int) -> bool:
+    """False where an open file has been removed or moved from ``path``."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:
         return False
+
+
+@contextlib.contextmanager
+def _own(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """Open a hidden file of our own, locked so that it is seen to be in use; removed where it still lies."""
+    while True:
+        partial = folder / f".{own_name()}.partial"
+        with partial.open("xb") as file:
+            lock(file.fileno(), wait=True)
+            if not lies_at(partial, file.fileno()):
+                continue  # swept before it was locked
+            try:
+                yield partial, file
+            finally:
+                partial.unlink(missing_ok=True)
+            return
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the hidden files that killed processes have left."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    for name in names:
+        if found := re.fullmatch(r"\.(.+-\d+-[0-9a-f]{8})\.partial", name):
+            path = folder / name
+            with contextlib.suppress(OSError):  # in use, or gone meanwhile
+                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+                try:
+                    if is_abandoned(found[1], path, lock(handle, wait=False)):
+                        path.unlink()
+                finally:
+                    os.close(handle)
+
+
+def _linked(partial: Path, target: Path) -> bool:
+    """Put a file in its place unless there is one; False where the file system cannot do that."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
+    return True

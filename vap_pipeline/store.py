@@ -208,6 +208,10 @@ class Writer(Store):
         for array in ARRAYS:
             self._frames.pop((conversation, array), None)
 
+    def sweep(self) -> None:
+        """Remove what killed processes have left unfinished."""
+        self._folder.sweep()
+
 
 def create(path: str | Path, description: dict[str, Any]) -> Writer:
     """Open a store for writing; make it where it is absent.
@@ -223,7 +227,7 @@ def create(path: str | Path, description: dict[str, Any]) -> Writer:
     description = json.loads(json.dumps({"format_version": FORMAT_VERSION, **description}))
     if not open_folder(str(path), MARK).exists(MARK):
         root = {"attributes": description, "zarr_format": 3, "node_type": "group"}
-        files.write(f"{path}/{MARK}", json.dumps(root, indent=2).encode())
+        files.write(f"{path}/{MARK}", json.dumps(root, indent=2).encode(), replace=False)
     writer = Writer(path)
     _expect(writer, description)
     return writer

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -134,10 +135,12 @@ FAULTS = {
         lambda path: soundfile.write(path, speech(11), RATE),
         "lasts 11.00 s, but the manifest says 12.00",
     ),
-    "truncated": (truncate, "but the manifest says"),
+    "truncated": (truncate, "truncated: its header promises"),
     "no audio": (lambda path: path.write_bytes(b"NIST_1A\n   1024\n"), "truncated inside its SPHERE header"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as audio"),
     "absent": (lambda path: path.unlink(), "No such file"),
+    "a pipe": (lambda path: (path.unlink(), os.mkfifo(path)), "a pipe or a device, not a file"),
+    "endless": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "a pipe or a device, not a file"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
 }
 
@@ -162,6 +165,7 @@ def test_faulty_audio_stops_or_is_skipped(tmp_path, capsys, caplog, fault):
 
     if tiny.audio(0).is_dir():
         tiny.audio(0).rmdir()
+    tiny.audio(0).unlink(missing_ok=True)
     tiny.audio(0).write_bytes(good)
     assert main(tiny.flags()) == 0
     assert (tmp_path / "features.json").exists()
@@ -257,22 +261,27 @@ def kill_and_start_again(tiny, kills, seed):
     """Kill runs with SIGKILL at random moments of their work; what is complete must not be done again."""
     choose, done, survived = random.Random(seed), {}, 0
     while survived < kills:
-        run = tiny.start()
-        _wait_for((tiny.store / ".partial").exists)
-        time.sleep(choose.random() * 0.5)
+        run, goal = tiny.start(), len(done) + choose.randint(1, 6)
+        _wait_for(lambda run=run, goal=goal: run.poll() is not None or len(complete(tiny)) >= goal)
+        time.sleep(choose.random() * 0.05)  # about what one conversation takes
         run.kill()
         run.communicate()
+        now = complete(tiny)
+        assert len(now) >= goal and all(now.get(name) == place for name, place in done.items())
+        opened = store.open_store(tiny.store)
+        for name in opened.conversations:
+            assert opened.features(name, 0, opened.frames(name)).shape == (len(opened.va(name)), 8)
         if run.returncode == 0:
             break
-        survived += 1
-        now = places(tiny.store)
-        assert all(now.get(name) == place for name, place in done.items())
-        for name in store.open_store(tiny.store).conversations:
-            opened = store.open_store(tiny.store)
-            assert opened.features(name, 0, opened.frames(name)).shape == (len(opened.va(name)), 8)
-        done = now
+        survived, done = survived + 1, now
     assert main(tiny.flags()) == 0
+    assert {name: complete(tiny)[name] for name in done} == done
     return survived
+
+
+def complete(tiny):
+    """The conversations that a reader counts, and the inode of their features."""
+    return {name: at for name, at in places(tiny.store).items() if (tiny.store / name / "zarr.json").exists()}
 
 
 def _wait_for(condition, seconds=60):
@@ -311,6 +320,61 @@ def test_signals_end_it_soon_with_a_message(tmp_path, signum):
     assert "Traceback" not in said and not (tiny.store / ".partial").exists()
 
 
+SLOW = """
+import sys, time
+from vap_pipeline import audio
+from vap_pipeline.extract.__main__ import main
+def gains(recording):
+    print("working", file=sys.stderr, flush=True)
+    time.sleep(60)
+audio.gains = gains
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_process(tmp_path, signum):
+    run = corpus(tmp_path).start(sys.executable, "-c", SLOW)
+    assert run.stderr.readline() == "working\n"
+    run.send_signal(signum)
+    time.sleep(2)
+    assert run.poll() is None
+    run.send_signal(signum)
+    run.communicate(timeout=5)
+    assert run.returncode == -signum
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("after_s", [0.2, 0.7, 1.5])
+def test_a_signal_during_imports_ends_it_with_a_message(tmp_path, signum, after_s):
+    code = (
+        "import os, sys, threading, time; from vap_pipeline.extract.__main__ import main, signal\n"
+        f"end = lambda: (time.sleep({after_s}), os.kill(os.getpid(), {signum}))\n"
+        "threading.Thread(target=end).start(); sys.exit(main(sys.argv[1:]))"
+    )
+    run = corpus(tmp_path, 60).start(sys.executable, "-c", code)
+    _, said = run.communicate(timeout=30)
+    assert run.returncode == 128 + signum and said.count("\n") == 1, said
+    assert f"stopped by {signum.name}" in said
+
+
+def test_hours_of_audio_do_not_delay_a_stop(tmp_path):
+    """Neither while its file is summed nor while its peaks are looked for."""
+    tiny = corpus(tmp_path, 1)
+    with soundfile.SoundFile(tiny.audio(0), "w", RATE, 2, "PCM_16") as file:
+        for _ in range(120):
+            file.write(speech(60))
+    listed = manifest.read(tmp_path / "tiny")
+    listed.conversations[0] = replace(listed.conversations[0], duration_s=7200.0)
+    manifest.write(listed, tmp_path / "tiny")
+    run = tiny.start()
+    _wait_for(lambda: any((tiny.store / ".partial").glob("*")))
+    asked = time.monotonic()
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=30)
+    assert time.monotonic() - asked < 3 and run.returncode == 128 + signal.SIGTERM, said
+
+
 def test_two_runs_share_the_work(tmp_path):
     tiny, clean = corpus(tmp_path / "a", 20), corpus(tmp_path / "b", 20)
     runs = [tiny.start(), tiny.start()]
@@ -345,6 +409,54 @@ def test_two_processes_of_accelerate_stopped_and_started_again_write_the_same_st
     assert main(one.flags()) == 0
     assert content(one.store) == content(two.store)
     assert (one.root / "features.json").read_bytes() == (two.root / "features.json").read_bytes()
+
+
+def ranks(made, numbers, **others):
+    """Start processes that know each other, as `srun` does: with no launcher to end them."""
+    with socket.socket() as free, pytest.MonkeyPatch.context() as patch:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free.getsockname()[1], "WORLD_SIZE": 2}
+        started = []
+        for number in numbers:
+            for name, value in {**meet, "RANK": number, "LOCAL_RANK": number, "LOCAL_WORLD_SIZE": 2}.items():
+                patch.setenv(name, str(value))
+            started.append(made.start(**others))
+    return started
+
+
+@pytest.mark.parametrize("at_fault", [0, 1])
+def test_a_process_whose_peer_fails_ends_with_a_line(tmp_path, at_fault):
+    tiny = corpus(tmp_path, 8)
+    truncate(tiny.audio(4 - at_fault))  # the longest is rank 0's, the next one rank 1's
+    runs = ranks(tiny, (0, 1))
+    said = [run.communicate(timeout=60)[1] for run in runs]
+    assert [run.returncode for run in runs] == [2, 2] and "Traceback" not in "".join(said)
+    assert "truncated: its header promises" in said[at_fault]
+    assert "error: another of the processes ended early; what it said is above" in said[1 - at_fault]
+
+
+def test_a_process_whose_peer_is_killed_ends_with_a_line(tmp_path):
+    tiny = corpus(tmp_path, 8)
+    listed = manifest.read(tmp_path / "tiny")
+    soundfile.write(tiny.audio(0), speech(600), RATE, subtype="ULAW")  # the longest: rank 0's
+    listed.conversations[0] = replace(listed.conversations[0], duration_s=600.0)
+    manifest.write(listed, tmp_path / "tiny")
+    killed, other = ranks(tiny, (0, 1))
+    _wait_for(lambda: len(places(tiny.store)) >= 4)  # rank 1 has no more to do
+    killed.kill()
+    said = other.communicate(timeout=60)[1]
+    assert other.returncode == 2 and "another of the processes ended early" in said, said
+    assert "Traceback" not in said
+    killed.communicate()
+
+
+def test_a_process_whose_peer_never_comes_can_be_ended(tmp_path):
+    (run,) = ranks(corpus(tmp_path), (0,))
+    with suppress(subprocess.TimeoutExpired):
+        run.communicate(timeout=12)  # it waits
+    run.terminate()
+    said = run.communicate(timeout=10)[1]
+    assert run.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM) and "Traceback" not in said
 
 
 def test_a_full_disk_a_read_only_one_and_no_network(tmp_path):
@@ -417,7 +529,7 @@ def test_asked_to_stop_it_ends_though_no_exception_comes(tmp_path):
 
     def stopped():
         asked.append(True)
-        return len(asked) > 12
+        return len(asked) > 30
 
     jobs = run.jobs(manifest.read(tmp_path / "tiny"), tmp_path / "audio")
     with pytest.raises(run.Stopped):

@@ -2,10 +2,12 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -15,6 +17,7 @@ from vap_pipeline import command
 from vap_pipeline.errors import InputError
 
 SKIPPED = 3
+PATIENCE_S = 1  # accelerate hands on what the process was sent already; that is no second signal
 BACKENDS = ("native", "cpc_audio")
 
 DESCRIPTION = """\
@@ -74,27 +77,59 @@ def main(argv: list[str] | None = None) -> int:
 
 def body(args: argparse.Namespace) -> None:
     """Read the settings, encode, and say what was done."""
-    stopped_by = 0
+    with Signals() as signals:
+        try:
+            _extract(args, command.read_corpus(args.params, args.corpus), signals)
+        except KeyboardInterrupt:
+            name = signal.Signals(signals.received).name
+            log.info("stopped by %s; what was encoded is kept: start the same command again to go on", name)
+            sys.exit(128 + signals.received)
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        nonlocal stopped_by
-        if not stopped_by:  # accelerate hands on what the process was sent already; once is enough
-            stopped_by = signum
-            raise KeyboardInterrupt  # lost where it is raised in a finalizer; then run.extract asks and ends
 
-    handlers = {each: signal.signal(each, stop) for each in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        _extract(args, command.read_corpus(args.params, args.corpus), lambda: stopped_by > 0)
-    except KeyboardInterrupt:
-        name = signal.Signals(stopped_by).name
-        log.info("stopped by %s; what was encoded is kept: start the same command again to go on", name)
-        sys.exit(128 + stopped_by)
-    finally:
-        for each, handler in handlers.items():
+class Signals:
+    """While in this context, the first SIGTERM or SIGINT stops the run, and a later one ends the process.
+
+    The first raises KeyboardInterrupt, at once or, where modules are still being imported, after that. (Where
+    it is raised in a finalizer it is lost; then run.extract asks and ends.)
+    """
+
+    def __init__(self) -> None:
+        self.received, self._at, self._raising = 0, 0.0, False
+
+    def __enter__(self) -> "Signals":
+        self._before = {each: signal.signal(each, self._note) for each in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for each, handler in self._before.items():
             signal.signal(each, handler)
 
+    def raise_from_now_on(self) -> None:
+        """End the import of modules, many of which print a traceback or go on where they are interrupted."""
+        self._raising = True
+        if self.received:
+            raise KeyboardInterrupt
 
-def _extract(args: argparse.Namespace, settings: dict[str, Any], stopped: Callable[[], bool]) -> None:
+    @contextmanager
+    def left_to_the_system(self) -> Iterator[None]:
+        """For a wait outside of Python, which would not hear: a signal ends the process at once."""
+        for each in self._before:
+            signal.signal(each, signal.SIG_DFL)
+        yield
+        for each in self._before:
+            signal.signal(each, self._note)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if not self.received:
+            self.received, self._at = signum, time.monotonic()
+            if self._raising:
+                raise KeyboardInterrupt
+        elif time.monotonic() - self._at > PATIENCE_S:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+
+
+def _extract(args: argparse.Namespace, settings: dict[str, Any], signals: Signals) -> None:
     name = settings["name"]
     folder = args.manifest or Path("data_manifest", name)
     root = Path(command.pick(args.audio, settings, "audio", default=f"data/{name}/audio"))
@@ -115,6 +150,7 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], stopped: Callab
     from vap_pipeline.extract import run
     from vap_pipeline.voice_activity import FRAME_RATE
 
+    signals.raise_from_now_on()
     weights = command.pick(args.weights, settings, "extract", "weights", default=PUBLISHED)
     download = args.download or command.pick(None, settings, "extract", "download", default=False, kind=bool)
     encoder, weights_used = load(str(weights), seed, download)
@@ -122,7 +158,11 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], stopped: Callab
     if not jobs:
         raise InputError(f"{folder}: no conversation is in train or test; make the manifest again")
     # Told that there is no GPU, Accelerate lets processes on CPUs know each other. They wait for the slowest.
-    processes = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
+    try:
+        with signals.left_to_the_system():
+            processes = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
+    except RuntimeError as error:
+        raise InputError(f"the processes do not find each other ({files.reason(error)})") from error
     command.note_one_process(processes.num_processes)
     description = {
         "dim": encoder.dim,
@@ -141,7 +181,7 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], stopped: Callab
             network.to(processes.device),
             torch.get_num_threads(),
             args.on_error == "skip",
-            stopped,
+            lambda: signals.received > 0,
         )
     except OSError as error:
         raise InputError(

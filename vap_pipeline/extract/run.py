@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vap_pipeline import audio, voice_activity
+from vap_pipeline import audio, files, voice_activity
 from vap_pipeline.errors import InputError
 from vap_pipeline.manifest import Manifest, Segments
 from vap_pipeline.store import Writer
@@ -50,19 +50,26 @@ class Job:
         """Return the voice activity, (frames, 2) uint8."""
         return voice_activity.voice_activity(*self.segments, voice_activity.frames(self.duration_s))
 
-    def source(self) -> dict[str, Any]:
+    def source(self, ask: Callable[[], None]) -> dict[str, Any]:
         """Return what the features are made from: with the same, they need not be made again.
+
+        Args:
+            ask: called for each block of the audio; it may raise, to stop.
 
         Raises:
             InputError: the audio cannot be read.
         """
+        digest = hashlib.sha256()
         try:
+            files.check_regular(self.audio)
             with self.audio.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                while block := file.read(1 << 20):
+                    ask()
+                    digest.update(block)
         except OSError as error:
             raise InputError(f"{self.audio}: cannot be read ({error.strerror}); mend that") from error
         va_sha256 = hashlib.sha256(self.va().tobytes()).hexdigest()
-        return {"duration_s": self.duration_s, "audio_sha256": sha256, "va_sha256": va_sha256}
+        return {"duration_s": self.duration_s, "audio_sha256": digest.hexdigest(), "va_sha256": va_sha256}
 
 
 @dataclass
@@ -111,7 +118,7 @@ def extract(
 
     Args:
         skip: go on after a conversation at fault.
-        stopped: whether the run is to end; asked between two pieces of audio.
+        stopped: whether the run is to end; asked between two pieces of audio, whatever is done with them.
 
     Raises:
         InputError: a conversation is at fault, and ``skip`` is not set.
@@ -120,8 +127,9 @@ def extract(
     """
     outcome, over, waiting = Outcome(), threading.Event(), False
 
-    def stop() -> bool:
-        return over.is_set() or stopped()
+    def ask() -> None:
+        if over.is_set() or stopped():
+            raise Stopped
 
     to_encode, encoded_s, began = sum(job.duration_s for job in jobs), 0.0, time.monotonic()
     bar = tqdm(total=to_encode, bar_format=BAR, disable=None)
@@ -130,7 +138,7 @@ def extract(
     pool = ThreadPoolExecutor(workers)
     try:
         while jobs:
-            futures = {pool.submit(_bring_up_to_date, job, writer, encoder, stop): job for job in jobs}
+            futures = {pool.submit(_bring_up_to_date, job, writer, encoder, ask): job for job in jobs}
             jobs = []
             for future in as_completed(futures):
                 job = futures.pop(future)
@@ -159,6 +167,7 @@ def extract(
         pool.shutdown(cancel_futures=True)
         bar.close()
         torch.set_num_threads(threads)
+    writer.sweep()
     return outcome
 
 
@@ -176,11 +185,10 @@ def receipt(jobs: list[Job], writer: Writer) -> bytes:
     return json.dumps(content, indent=2).encode() + b"\n"
 
 
-def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, stop: Callable[[], bool]) -> bool | None:
+def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, ask: Callable[[], None]) -> bool | None:
     """Return whether the conversation had to be encoded; None where another process has it in hand."""
-    if stop():
-        raise Stopped
-    source = job.source()
+    ask()
+    source = job.source(ask)
     if _is_up_to_date(job, writer, source):
         return False
     with writer.claim(job.conversation, wait=False) as mine:
@@ -188,7 +196,7 @@ def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, stop: Callable
             return None
         if _is_up_to_date(job, writer, source):  # by another process, meanwhile
             return False
-        writer.write(job.conversation, _features(job, encoder, stop), job.va(), source)
+        writer.write(job.conversation, _features(job, encoder, ask), job.va(), source)
     return True
 
 
@@ -203,8 +211,8 @@ def _is_up_to_date(job: Job, writer: Writer, source: dict[str, Any]) -> bool:
         return False
 
 
-def _features(job: Job, encoder: Encoder, stop: Callable[[], bool]) -> Iterator[np.ndarray]:
-    recording = audio.open_recording(job.audio)
+def _features(job: Job, encoder: Encoder, ask: Callable[[], None]) -> Iterator[np.ndarray]:
+    recording = audio.open_recording(job.audio, ask)
     if abs(recording.duration_s - job.duration_s) > SLACK_S:
         raise InputError(
             f"{job.audio}: lasts {recording.duration_s:.2f} s, but the manifest says {job.duration_s:.2f} s "
@@ -213,8 +221,7 @@ def _features(job: Job, encoder: Encoder, stop: Callable[[], bool]) -> Iterator[
     frames = voice_activity.frames(job.duration_s)
     pieces = audio.pieces(recording, audio.gains(recording), frames, PIECE_S)
     for features in encoder.stream(pieces):
-        if stop():
-            raise Stopped
+        ask()
         if not torch.isfinite(features).all():
             raise InputError(f"{job.audio}: gives features that are not finite; check the encoder's weights")
         yield features.half().cpu().numpy()
