@@ -262,7 +262,7 @@ def _expect(store: Store, expect: dict[str, Any]) -> None:
     if differences:
         raise InputError(
             f"{store.path}: made for something else: {'; '.join(differences)}. "
-            "Give another store, or remove this one and run vap-extract again"
+            f"Give another store, or have this one made anew: rm -r {store.path}, then vap-extract or dvc repro"
         )
 
 
