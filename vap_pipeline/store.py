@@ -262,7 +262,7 @@ def _expect(store: Store, expect: dict[str, Any]) -> None:
     if differences:
         raise InputError(
             f"{store.path}: made for something else: {'; '.join(differences)}. "
-            f"Give another store, or have this one made anew: rm -r {store.path}, then vap-extract or dvc repro"
+            f"Give another store, or have this one made anew: rm -r {store.path}; vap-extract"
         )
 
 
