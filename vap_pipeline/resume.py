@@ -38,7 +38,13 @@ def save(folder: str, settings: dict[str, Any], progress: dict[str, Any], parts:
 
 
 def load(folder: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensors]] | str:
-    """Read the state in ``folder``, or say in words why there is none for a run of these ``settings``."""
+    """Read the state in ``folder``, or say in words why there is none for a run of these ``settings``.
+
+    That of another run, which the new one would replace, is kept under a name of its own.
+
+    Raises:
+        InputError: it cannot be kept.
+    """
     path = f"{folder}/{RESUME}"
     if not files.exists(path):
         return f"no state in {folder}"
@@ -51,7 +57,9 @@ def load(folder: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     except (ValueError, KeyError, TypeError) as error:
         return f"{path} is damaged ({error})"
     if changed := differences(saved, json.loads(json.dumps(settings))):
-        return f"{path} is of another run: {changed}"
+        kept = f"{folder}/resume.{hashlib.sha256(header['settings'].encode()).hexdigest()[:8]}.safetensors"
+        files.write(kept, content)
+        return f"{path} is of another run, and kept as {kept}: {changed}"
     parts: dict[str, Tensors] = {}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")

@@ -220,6 +220,12 @@ def test_a_state_of_another_run_is_not_gone_on_with(arguments, start, reference,
     assert child.exitcode == 0
     said = finish(start, arguments(folder), folder, reference)
     assert reason in said and "starting anew" in said
+    (kept,) = set(folder.glob("resume.*.safetensors"))
+    assert f"kept as {kept}" in said
+    kept.replace(folder / "resume.safetensors")
+    child, errors = start([*arguments(folder, *flags, "--epochs", 1), "--resume"])
+    child.join()
+    assert child.exitcode == 0 and "complete at step" in errors.read_text()
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x10\0\0\0\0\0\0\0{}", b"\xff" * 100])
