@@ -2,14 +2,18 @@
 
 import json
 import math
+import random
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
+from vap_pipeline import files
 from vap_pipeline.errors import InputError
 from vap_pipeline.model import ModelConfig, ProjectionModel, load, positions, save
 from vap_pipeline.projection import MODELS, OUTPUTS
+from vap_pipeline.resume import digest, unpack
 
 SMALL = {"input_dim": 12, "width": 16, "layers": 2, "heads": 2, "feedforward": 24}
 
@@ -94,41 +98,86 @@ def test_saved_and_loaded_it_says_the_same(tmp_path, place):
     assert torch.equal(model(*example()), loaded(*example())) and not loaded.training
 
 
-def test_what_cannot_be_loaded_is_refused_in_one_line(tmp_path):
-    def refused(config=None, weights=None, match=""):
-        folder = tmp_path / "checkpoint"
-        save(ProjectionModel(ModelConfig(**SMALL)), {}, str(folder))
-        for name, content in (("config.json", config), ("model.safetensors", weights)):
-            if content is not None:
-                (folder / name).write_bytes(content)
-        with pytest.raises(InputError, match=match) as error:
-            load(str(folder))
-        assert "\n" not in str(error.value) and str(folder) in str(error.value)
-
-    def sizes(**changed):
-        return json.dumps({"model": SMALL | changed}).encode()
-
-    refused(config=b"", match="config.json")
-    refused(config=b"[]", match="config.json")
-    refused(config=b'{"model": {"size": 1}}', match="config.json")
-    refused(config=sizes(heads=3), match="heads")
-    refused(config=sizes(width=10**9), match="config.json")
-    refused(config=sizes(width=10**6), match="not the model of config.json")  # 12 TB, not allocated
-    refused(config=sizes(layers=3), match="not the model of config.json")
-    refused(config=sizes(model="comparative"), match="not the model of config.json")
-    refused(weights=b"", match="model.safetensors")
-    refused(weights=b"\x80\x04\x95pickle", match="model.safetensors")
-    with pytest.raises(InputError, match="no such file"):
-        load(str(tmp_path / "nowhere"))
+def test_config_json_says_what_load_returns(tmp_path):
+    save(ProjectionModel(ModelConfig(**SMALL)), {"fold": 3, "seed": 4}, str(tmp_path))
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert len(written.pop("sha256")) == 64 and written == load(str(tmp_path))[1]
 
 
-def test_a_changed_bit_of_the_weights_is_noticed(tmp_path):
-    save(ProjectionModel(ModelConfig(**SMALL)), {}, str(tmp_path))
-    weights = bytearray((tmp_path / "model.safetensors").read_bytes())
-    weights[-5] ^= 1
-    (tmp_path / "model.safetensors").write_bytes(weights)
-    with pytest.raises(InputError, match="damaged, or of another run"):
-        load(str(tmp_path))
+def test_a_save_that_ends_between_its_two_files_leaves_a_model_that_can_be_used(tmp_path, monkeypatch):
+    folder, write = str(tmp_path), files.write
+
+    def full(path, content):
+        if str(path).endswith("config.json"):
+            raise InputError("no space")
+        write(path, content)
+
+    models = [ProjectionModel(ModelConfig(**SMALL)).eval() for _ in range(2)]
+    save(models[0], {"fold": 1}, folder)
+    monkeypatch.setattr(files, "write", full)
+    with pytest.raises(InputError, match="no space"):
+        save(models[1], {"fold": 2}, folder)
+    loaded, config = load(folder)
+    assert config["fold"] == 2 and torch.equal(loaded(*example()), models[1](*example()))
+
+
+def forged(folder, model=SMALL, dtype=torch.float32, **config):
+    """Write a checkpoint with a right checksum, whose config is as given."""
+    tensors = {k: t.to(dtype) for k, t in ProjectionModel(ModelConfig(**SMALL)).state_dict().items()}
+    config = {"model": model, **config}
+    header = {"config": json.dumps(config | {"sha256": digest(config, tensors)})}
+    files.write(f"{folder}/model.safetensors", safetensors.torch.save(tensors, header))
+
+
+def refusal(folder):
+    with pytest.raises(InputError) as error:
+        load(str(folder))
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+    return str(error.value)
+
+
+WRONG = [("fold", value) for value in (False, "0", None, [], 0.0)]
+WRONG += [("seed", value) for value in (None, -1, "x", 1.5, [1], 10**30, True)]
+WRONG += [("store", value) for value in ([], "x", None)] + [("data", value) for value in (None, [])]
+WRONG += [("model", value) for value in ([], "x", None, {"size": 1}, SMALL | {"heads": 3})]
+WRONG += [("model", SMALL | {key: value}) for key in SMALL for value in (None, "x", 1.0, True, -1, 10**30)]
+WRONG += [
+    ("model", SMALL | changed) for changed in ({"layers": 10**6}, {"layers": 3}, {"model": "comparative"})
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_a_config_of_wrong_kinds_is_refused_in_one_line(tmp_path, key, value):
+    forged(tmp_path, **{key: value})
+    assert "model.safetensors" in refusal(tmp_path)
+
+
+def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path):
+    assert "no such file" in refusal(tmp_path / "nowhere")
+    forged(tmp_path, dtype=torch.int32)
+    assert "not float32" in refusal(tmp_path)
+    for content in (b"", b"\x80\x04\x95pickle", safetensors.torch.save({"x": torch.zeros(1)})):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        refusal(tmp_path)
+
+
+def test_any_changed_byte_is_noticed(tmp_path):
+    """Of weights, sizes, thresholds or seed: among others all of the header, where the config lies."""
+    save(
+        ProjectionModel(ModelConfig(**SMALL)), {"seed": 1, "thresholds": {"hold_shift": 0.25}}, str(tmp_path)
+    )
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    expected = load(str(tmp_path))[1], unpack(whole)[0]
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for at in [*range(0, header, 3), *random.Random(0).sample(range(header, len(whole)), 100)]:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        try:
+            model, config = load(str(tmp_path))
+        except InputError:
+            continue
+        assert at < header and config == expected[0]  # a letter of JSON that means the same
+        assert all(torch.equal(tensor, expected[1][name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("wrong", [{"model": "best"}, {"layers": 0}, {"heads": 3}, {"dropout": 1.0}])

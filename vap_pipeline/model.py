@@ -1,20 +1,24 @@
 """The projection model: a causal transformer over features, voice activity and its history."""
 
-import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vap_pipeline import files
+from vap_pipeline.command import check_seed
 from vap_pipeline.errors import InputError
 from vap_pipeline.projection import MODELS, OUTPUTS
+from vap_pipeline.resume import digest, unpack
+
+WEIGHTS = "model.safetensors"
+LARGEST, DEEPEST = 10**9, 1000  # parameters and layers of a model; the paper's has 2.6 million in 4
+KINDS = {"corpus": str, "fold": int, "seed": int, "model": dict, "store": dict, "data": dict}
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,15 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise InputError(f"model '{self.model}' is unknown; choose one of {', '.join(MODELS)}")
-        if min(self.input_dim, self.width, self.layers, self.heads, self.feedforward) < 1:
+        sizes = (self.input_dim, self.width, self.layers, self.heads, self.feedforward)
+        if {*map(type, sizes)} != {int} or min(sizes) < 1:
             raise InputError("model: input_dim, width, layers, heads and feedforward must be at least 1")
+        parameters = self.width * (self.input_dim + self.layers * (4 * self.width + 2 * self.feedforward))
+        if parameters > LARGEST or self.layers > DEEPEST:
+            raise InputError(
+                f"model: {self.layers:,} layers with {parameters:,} parameters are more than a training run "
+                "can hold; make width, layers or feedforward smaller"
+            )
         if self.width % self.heads or self.width % 2:
             raise InputError(
                 f"model: width {self.width} must be even and a multiple of the {self.heads} heads"
@@ -109,34 +120,46 @@ def positions(frames: int, width: int, device: torch.device) -> Tensor:
 
 
 def save(model: ProjectionModel, config: dict[str, Any], folder: str) -> None:
-    """Write ``model.safetensors`` and ``config.json`` (``config`` and the model's sizes) into ``folder``."""
+    """Write ``model.safetensors`` with ``config`` and the model's sizes in its header, and ``config.json``.
+
+    The former is all that :func:`load` reads, so that a kill between the two leaves a model that can be used;
+    the latter is the same configuration for people and other programs.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    content = safetensors.torch.save(tensors)
-    described = config | {"model": asdict(model.config), "sha256": hashlib.sha256(content).hexdigest()}
-    files.write(f"{folder}/model.safetensors", content)
-    files.write(f"{folder}/config.json", (json.dumps(described, indent=2) + "\n").encode())
+    config = config | {"model": asdict(model.config)}
+    described = json.dumps(config | {"sha256": digest(config, tensors)}, indent=2)
+    files.write(f"{folder}/{WEIGHTS}", safetensors.torch.save(tensors, {"config": described}))
+    files.write(f"{folder}/config.json", (described + "\n").encode())
 
 
 def load(folder: str) -> tuple[ProjectionModel, dict[str, Any]]:
-    """Read what :func:`save` wrote: the model, in evaluation mode on the CPU, and its ``config.json``.
+    """Read what :func:`save` wrote: the model, in evaluation mode on the CPU, and its configuration.
 
     Raises:
-        InputError: a file is missing, is not what its name says, or does not fit the other.
+        InputError: the file is missing or damaged, or no checkpoint of a model.
     """
-    config_file, model_file = f"{folder}/config.json", f"{folder}/model.safetensors"
-    content = files.read(config_file)
+    path = f"{folder}/{WEIGHTS}"
+    content = files.read(path)
     try:
-        config = json.loads(content)
+        tensors, header = unpack(content)
+        config = json.loads(header["config"])
+        if config.pop("sha256") != digest(config, tensors):
+            raise ValueError("it is not as it was written")
+        _check(config)
         with torch.device("meta"):  # the sizes are believed only where the tensors bear them out
             model = ProjectionModel(ModelConfig(**config["model"]))
-    except (ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise InputError(f"{config_file}: describes no model ({error!r}); train it again") from error
-    content = files.read(model_file)
-    if config.get("sha256") not in (None, hashlib.sha256(content).hexdigest()):
-        raise InputError(f"{model_file}: damaged, or of another run than config.json; train it again")
-    try:
-        model.load_state_dict(safetensors.torch.load(content), assign=True)
-    except (safetensors.SafetensorError, RuntimeError) as error:
+        if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+            raise ValueError("its weights are not float32")
+        model.load_state_dict(tensors, assign=True)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
-        raise InputError(f"{model_file}: not the model of config.json ({reason}); train it again") from error
+        raise InputError(f"{path}: damaged, or no checkpoint ({reason}); train the model again") from error
     return model.eval(), config
+
+
+def _check(config: dict[str, Any]) -> None:
+    """Raise ValueError where something that later stages read is of another kind than training wrote."""
+    for key, kind in KINDS.items():
+        if key in config and type(config[key]) is not kind:
+            raise ValueError(f"{key} is {config[key]!r:.50}")
+    check_seed("its seed", config.get("seed", 0))

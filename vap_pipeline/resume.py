@@ -33,26 +33,33 @@ def save(folder: str, settings: dict[str, Any], progress: dict[str, Any], parts:
         for name, tensor in named.items()
     }
     header = {"settings": json.dumps(settings), "progress": json.dumps(progress)}
-    header["sha256"] = _digest(header, tensors)
+    header["sha256"] = digest(header, tensors)
     files.write(f"{folder}/{RESUME}", safetensors.torch.save(tensors, header))
 
 
 def load(folder: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensors]] | str:
-    """Read the state in ``folder``, or say in words why there is none for a run of these ``settings``."""
+    """Read the state in ``folder``, or say in words why there is none for a run of these ``settings``.
+
+    That of another run, which the new one would replace, is kept under a name of its own.
+
+    Raises:
+        InputError: it cannot be kept.
+    """
     path = f"{folder}/{RESUME}"
     if not files.exists(path):
         return f"no state in {folder}"
     content = files.read(path)
     try:
-        tensors = safetensors.torch.load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-        if header.pop("sha256", None) != _digest(header, tensors):
+        tensors, header = unpack(content)
+        if header.pop("sha256", None) != digest(header, tensors):
             return f"{path} is damaged (it is not as it was written)"
         saved, progress = json.loads(header["settings"]), dict(json.loads(header["progress"]))
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         return f"{path} is damaged ({error})"
     if changed := differences(saved, json.loads(json.dumps(settings))):
-        return f"{path} is of another run: {changed}"
+        kept = f"{folder}/resume.{hashlib.sha256(header['settings'].encode()).hexdigest()[:8]}.safetensors"
+        files.write(kept, content)
+        return f"{path} is of another run, and kept as {kept}: {changed}"
     parts: dict[str, Tensors] = {}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
@@ -60,10 +67,25 @@ def load(folder: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     return progress, parts
 
 
-def _digest(header: dict[str, str], tensors: Tensors) -> str:
+def unpack(content: bytes) -> tuple[Tensors, dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file.
+
+    Raises:
+        ValueError: it is damaged, or another file.
+    """
+    try:
+        tensors = safetensors.torch.load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"no safetensors file: {error}") from error
+    return tensors, header.get("__metadata__", {})
+
+
+def digest(header: dict[str, Any], tensors: Tensors) -> str:
+    """SHA-256 of all that a file holds."""
     sha256 = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
-        sha256.update(name.encode())
+        sha256.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         sha256.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
     return sha256.hexdigest()
 

@@ -1,11 +1,15 @@
 """Ending on request: SIGTERM, as SLURM sends before it takes a machine away, and SIGINT, from Ctrl-C."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 
+from vap_pipeline.errors import InputError
 
-class Stopped(Exception):
-    """The run was asked to end, and has saved its state."""
+
+class Stopped(KeyboardInterrupt):
+    """The run was asked to end, and has saved what state it has."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -17,6 +21,7 @@ class Requests:
 
     def __init__(self) -> None:
         self.received = 0
+        self._at_once = False
 
     def __enter__(self) -> "Requests":
         self._before = {each: signal.signal(each, self._note) for each in (signal.SIGTERM, signal.SIGINT)}
@@ -28,8 +33,27 @@ class Requests:
         for each, handler in self._before.items():
             signal.signal(each, handler)
 
+    def act_at_once(self) -> None:
+        """From now on the first of them raises :class:`Stopped`; one that came before does so here."""
+        self._at_once = True
+        if self.received:
+            raise Stopped(self.received)
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self.received = signum
+        first, self.received = not self.received, signum
+        if self._at_once and first:
+            raise Stopped(signum)
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Say in one line that the other processes of a run, which wait for one another, have lost one."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(library in str(error) for library in ("gloo", "NCCL", "c10d")):
+            raise
+        raise InputError("another of the processes ended early; what it said is above") from error
 
 
 def leave_to_main(worker: int) -> None:

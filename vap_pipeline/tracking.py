@@ -1,8 +1,9 @@
 """Weights & Biases, at arm's length: a process of its own keeps the log, so that no server can hold up a run.
 
-The training process sends lines of JSON down a pipe and gets no answer. At the end it waits a moment for the
-upload; what could not be sent lies in wandb's folder, from where ``wandb sync`` sends it. Run as a script,
-this module is that other process, and needs nothing of the package.
+The training process sends lines of JSON down a pipe. At the end it waits a moment for the upload, but not for
+a server that has not answered yet: then the other process ends by itself. What could not be sent lies in
+wandb's folder, from where ``wandb sync`` sends it. Run as a script, this module is that other process, and
+needs nothing of the package.
 """
 
 import contextlib
@@ -10,10 +11,12 @@ import json
 import os
 import queue
 import re
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -22,6 +25,8 @@ PROJECT = "vap-pipeline"
 INIT_TIMEOUT_S = 15.0  # for the server's first answer, where WANDB_INIT_TIMEOUT says nothing; then offline
 FINISH_TIMEOUT_S = 30  # for the upload when a run is complete
 STOP_TIMEOUT_S = 3  # when it is stopped; the upload goes on behind it
+ANSWER_TIMEOUT_S = 1  # at the end, for a server that was asked and has not answered
+ASKED, ANSWERED = b"?", b"!"  # what the other process says of the server
 
 
 class Tracker:
@@ -42,7 +47,7 @@ class Tracker:
                 self.process = subprocess.Popen(
                     [sys.executable, "-P", __file__],
                     stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
                     start_new_session=True,  # Ctrl-C is for the training process, which then ends this one
                 )
         self._send({"settings": settings, "name": name, "id": run_id})
@@ -68,16 +73,27 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process and self.process.stdin:
+        if self.process and self.process.stdin and self.process.stdout:
             with contextlib.suppress(OSError):
                 self.process.stdin.close()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(self.timeout_s)
+            self._wait(self.process.stdout.fileno())
+            self.process.stdout.close()
+
+    def _wait(self, said: int) -> None:
+        """Until the other process ends, time is over, or it shows that only the server is waited for."""
+        end, last = time.monotonic() + self.timeout_s, b""
+        while (left := end - time.monotonic()) > 0:
+            left = min(left, ANSWER_TIMEOUT_S) if last == ASKED else left
+            if not select.select([said], [], [], left)[0] or not (last := os.read(said, 64)[-1:]):
+                return
 
 
 def main() -> None:
     """The other process: log what comes down the pipe until it closes."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends when the training process does
+    said = os.dup(sys.stdout.fileno())  # of which the processes that wandb starts inherit nothing
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -91,7 +107,7 @@ def main() -> None:
     first = json.loads(lines.get() or b"null")
     if first is None:
         return
-    run = _begin(first["settings"], first["name"], first["id"])
+    run = _begin(first["settings"], first["name"], first["id"], said)
     exit_code = 1
     for line in iter(lines.get, b""):
         message = json.loads(line)
@@ -104,11 +120,16 @@ def main() -> None:
     run.finish(exit_code)
 
 
+def _tell(said: int, what: bytes) -> None:
+    with contextlib.suppress(OSError):  # the training process has ended
+        os.write(said, what)
+
+
 def _say(message: str) -> None:
     print(f"Weights & Biases: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
-def _begin(settings: dict[str, Any], name: str, run_id: str) -> Any:
+def _begin(settings: dict[str, Any], name: str, run_id: str, said: int) -> Any:
     import wandb
 
     def begin(mode: Literal["offline"] | None) -> Any:
@@ -126,13 +147,17 @@ def _begin(settings: dict[str, Any], name: str, run_id: str) -> Any:
             ),
         )
 
+    if os.environ.get("WANDB_MODE") != "offline":
+        _tell(said, ASKED)
     try:
         run = begin(None)
     except Exception as error:
+        _tell(said, ANSWERED)  # in its way: what follows asks nobody
         if not isinstance(error, wandb.errors.UsageError):  # which is: no key, and that is no fault
             _say(f"{error}; the log is kept in {os.environ.get('WANDB_DIR', 'wandb')}, `wandb sync` sends it")
         wandb.teardown()  # it would go on trying
         run = begin("offline")
+    _tell(said, ANSWERED)
     if not run.offline:
         _say(run.url)
     return run

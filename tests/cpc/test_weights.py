@@ -3,6 +3,8 @@
 import argparse
 import hashlib
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -124,6 +126,34 @@ def test_a_wrong_checkpoint_is_refused(checkpoint, change, said):
     with pytest.raises(InputError, match=said) as caught:
         weights.load(changed(checkpoint, change))
     assert "small.pt" in str(caught.value) and "\n" not in str(caught.value)
+
+
+FORGED = """
+import resource, sys, torch
+from vap_pipeline.cpc import weights
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (300 << 20), -1))
+try:
+    weights.load(sys.argv[1])
+except weights.InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("levels", "filled"), [(1, False), (1, True), (4096, False)])
+def test_a_forged_size_takes_no_memory(tmp_path, levels, filled):
+    """With no tensors, or with some of one number that stands for all, in a process that may take 300 MB."""
+    config = {"hiddenEncoder": 4096, "hiddenGar": 4096, "nLevelsGRU": levels}
+    forged = {}
+    if filled:
+        with torch.device("meta"):
+            shapes = {name: t.shape for name, t in CPCEncoder(Config(**config)).state_dict().items()}
+        forged = {name: torch.zeros(1).expand(shape) for name, shape in shapes.items()}
+    path = tmp_path / "forged.pt"
+    torch.save({"config": config, "weights": forged}, path)
+    assert path.stat().st_size < 20_000
+    run = subprocess.run([sys.executable, "-c", FORGED, str(path)], capture_output=True, text=True)
+    assert run.stdout.startswith(str(path)) and run.stdout.count("\n") == 1, run.stderr
 
 
 def test_what_lies_beside_the_network_is_left_alone(checkpoint):

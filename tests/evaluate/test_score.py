@@ -1,4 +1,4 @@
-import json
+import random
 import shutil
 from pathlib import Path
 
@@ -193,18 +193,17 @@ def test_bad_input_gets_one_line(corpus, tmp_path: Path, capsys: pytest.CaptureF
     assert str(tmp_path / "no") in refused("--manifest", str(tmp_path / "no"))
 
     other = tmp_path / "checkpoint"
-    shutil.copytree(corpus.checkpoint(), other)
-    config = json.loads((other / "config.json").read_text())
+    network, config = model.load(str(corpus.checkpoint()))
     config["store"]["encoder"]["name"] = "another encoder"
-    (other / "config.json").write_text(json.dumps(config))
+    model.save(network, config, str(other))
     error = refused("--checkpoint", str(other))
     assert "another encoder" in error and "random numbers" in error
     config["store"]["encoder"]["name"] = "random numbers"
     config["data"] = {"validation": "the digest of other conversations"}
-    (other / "config.json").write_text(json.dumps(config))
+    model.save(network, config, str(other))
     assert "conversations of fold 0 have changed" in refused("--checkpoint", str(other))
     del config["seed"]
-    (other / "config.json").write_text(json.dumps(config))
+    model.save(network, config, str(other))
     assert "'seed'" in refused("--checkpoint", str(other))
 
     listed = manifest.read(corpus.manifest)
@@ -217,6 +216,21 @@ def test_bad_input_gets_one_line(corpus, tmp_path: Path, capsys: pytest.CaptureF
     listed.voice_activity = listed.voice_activity.slice(0, 0)
     manifest.write(listed, tmp_path / "manifest")
     assert "test set" in refused("--manifest", str(tmp_path / "manifest"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_garbled_checkpoint_changes_no_score_silently(corpus, scored, tmp_path: Path, name: str):
+    """What is read of it is checksummed; config.json, which nobody needs to read, may be anything."""
+    which, out = scored
+    other, choose = tmp_path / "checkpoint", random.Random(0)
+    shutil.copytree(corpus.checkpoint(which), other)
+    whole = (other / name).read_bytes()
+    for at in [*choose.sample(range(len(whole)), 3), whole.find(b'"seed') + 9]:
+        (other / name).write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        status = run(corpus, which, tmp_path / out.name, "--checkpoint", str(other))
+        assert status == (2 if name == "model.safetensors" else 0)
+        if not status:
+            assert (tmp_path / out.name).read_bytes() == out.read_bytes()
 
 
 def test_a_model_must_be_named(capsys: pytest.CaptureFixture[str]):

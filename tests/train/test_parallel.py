@@ -1,6 +1,7 @@
 """Several processes, and gradients that accumulate: the same global batches, so the same losses."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def history(folder):
     return pq.read_table(folder / "history.parquet").to_pylist()
 
 
-def launched(arguments, out, flags, stop_after=None):
+def launched(arguments, out, flags, stop_after=None, before=None):
     """Run the command under ``accelerate launch`` and return its status and what it said.
 
     Where ``stop_after`` is given, every process gets SIGTERM when that file is there, as from SLURM.
@@ -32,7 +33,9 @@ def launched(arguments, out, flags, stop_after=None):
     environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [*accelerate, *arguments(out, *SAME, "--resume")]
     streams = {"stderr": subprocess.PIPE, "text": True}
-    run = subprocess.Popen(command, cwd=ROOT, env=environment, **streams, start_new_session=True)
+    run = subprocess.Popen(
+        command, cwd=ROOT, env=environment, **streams, start_new_session=True, preexec_fn=before
+    )
     if stop_after:
         while not stop_after.exists() and run.poll() is None:
             time.sleep(0.005)
@@ -75,6 +78,21 @@ def test_two_processes_stopped_and_resumed_give_the_same_losses(arguments, start
     assert status == 0, said
     assert "going on at step" in said and said.count("best at step") == 1  # one of the processes speaks
     assert as_alone(arguments, start, alone, out)
+
+
+def allow_files_of_40_kb():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, resource.RLIM_INFINITY))
+
+
+def test_a_process_whose_peer_could_not_save_ends_in_one_line(arguments, tmp_path):
+    """A limit on the size of files stands for a full disk; only the first process writes."""
+    flags = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    status, said = launched(arguments, tmp_path / "out", flags, before=allow_files_of_40_kb)
+    errors = [line for line in said.splitlines() if "vap-train: error: " in line]
+    assert status != 0 and len(errors) == 2, said
+    assert sum("resume.safetensors: cannot be written" in line for line in errors) == 1
+    assert sum("another of the processes ended early; what it said is above" in line for line in errors) == 1
+    assert "vap_pipeline/train/" not in said  # any traceback is the launcher's own
 
 
 def test_fast_dev_run_in_two_processes(arguments, tmp_path):

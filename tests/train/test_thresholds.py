@@ -1,6 +1,5 @@
 """The thresholds of the best check, which training notes and evaluation takes."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from vap_pipeline import manifest
 from vap_pipeline.evaluate import score
 from vap_pipeline.evaluate.__main__ import main as evaluate
+from vap_pipeline.model import load, save
 from vap_pipeline.scores import LEVELS, TASKS, named, numbered
 from vap_pipeline.train.__main__ import main as train
 
@@ -31,9 +31,9 @@ def trained(corpus, arguments, tmp_path):
 
 
 def change(folder, **others):
-    config = json.loads((folder / "config.json").read_text())
-    thresholds = config.pop("thresholds")
-    (folder / "config.json").write_text(json.dumps(config | others))
+    model, config = load(str(folder))
+    thresholds = config.pop("thresholds", None)
+    save(model, config | others, str(folder))
     return thresholds
 
 
@@ -49,9 +49,7 @@ def test_evaluation_takes_those_of_the_checkpoint_and_finds_the_same_itself(trai
         assert a == b
 
     noted = {task: {"frame": 0.2, "event": 0.7} for task in TASKS}
-    (tmp_path / "model/config.json").write_text(
-        json.dumps(json.loads((tmp_path / "model/config.json").read_text()) | {"thresholds": noted})
-    )
+    change(tmp_path / "model", thresholds=noted)
     assert evaluate([*trained, "--out", str(tmp_path / "other.parquet")]) == 0
     rows = pq.read_table(tmp_path / "other.parquet").to_pylist()
     assert {(r["level"], r["threshold"]) for r in rows} == {("frame", 0.2), ("event", 0.7), ("frame", None)}
@@ -72,7 +70,7 @@ def test_damaged_thresholds_get_one_line(trained, tmp_path, capsys, damage):
     capsys.readouterr()
     assert evaluate([*trained, "--out", str(tmp_path / "out.parquet")]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "config.json: thresholds" in last and "train the model again" in last
+    assert "its thresholds: " in last and "train the model again" in last
     assert not (tmp_path / "out.parquet").exists()
 
 

@@ -36,7 +36,7 @@ from vap_pipeline.cpc import weights
 from vap_pipeline.cpc.encoder import HOP, SAMPLE_RATE, CPCEncoder, State
 from vap_pipeline.cpc.speech import QUIET, Stretch, read
 from vap_pipeline.errors import InputError
-from vap_pipeline.signals import Requests, Stopped, leave_to_main
+from vap_pipeline.signals import Requests, Stopped, leave_to_main, together
 from vap_pipeline.tracking import Tracker
 
 WINDOW = 20_480  # samples: 1.28 s, 128 frames
@@ -160,15 +160,22 @@ class Batches(Dataset[Batch]):
             InputError: audio cannot be read any more.
         """
         config = self.config
-        generator = np.random.default_rng([config.seed, self.first + index])
-        chosen = generator.choice(len(self.speakers), config.speakers, p=self.weight)
-        seeds = generator.integers(2**63, size=config.speakers)
+        chosen, seeds = self._draw(index)
         audio, negatives = [], []
-        for speaker, seed in list(zip(chosen.tolist(), seeds.tolist(), strict=True))[self.share]:
+        for speaker, seed in list(zip(chosen, seeds, strict=True))[self.share]:
             generator = np.random.default_rng(seed)
             audio.append(torch.stack([self._window(speaker, generator) for _ in range(config.windows)]))
             negatives.append(generator.integers(config.windows * FRAMES, size=config.negatives))
         return Batch(torch.stack(audio), torch.from_numpy(np.stack(negatives)))
+
+    def names(self, step: int) -> str:
+        """The speakers in the batch of ``step``, over all processes."""
+        return ", ".join(sorted({self.speakers[each] for each in self._draw(step - self.first)[0]}))
+
+    def _draw(self, index: int) -> tuple[list[int], list[int]]:
+        generator = np.random.default_rng([self.config.seed, self.first + index])
+        chosen = generator.choice(len(self.speakers), self.config.speakers, p=self.weight)
+        return chosen.tolist(), generator.integers(2**63, size=self.config.speakers).tolist()
 
     def _window(self, speaker: int, generator: np.random.Generator) -> Tensor:
         name = self.speakers[speaker]
@@ -191,6 +198,7 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+@together()
 def pretrain(
     encoder: CPCEncoder,
     training: list[Stretch],
@@ -246,6 +254,12 @@ def pretrain(
     progress.run_id = progress.run_id or uuid.uuid4().hex[:8]
     saved_at, saved_step = time.monotonic(), progress.step
 
+    def wrong(what: str, names: str) -> InputError:
+        return InputError(
+            f"step {progress.step}: {what}; the last good state is {folder}/{resume.RESUME}, of step "
+            f"{saved_step}; lower the learning rate, or look at the audio of the speakers: {names}"
+        )
+
     def save() -> None:
         nonlocal saved_at, saved_step
         if is_main:
@@ -286,10 +300,7 @@ def pretrain(
             sums = accelerator.reduce(torch.cat([result.detach(), stop[None]]), "sum").tolist()
             loss, accuracy, stops = sums[0] / n, sums[1] / n, sums[2]
             if not math.isfinite(loss) or not (math.isfinite(float(norm)) or accelerator.scaler):
-                raise InputError(
-                    f"step {progress.step}: the loss is {loss}, its gradient {float(norm)}; the last good "
-                    f"state is {folder}/{resume.RESUME}, of step {saved_step}; lower the learning rate"
-                )
+                raise wrong(f"the loss is {loss}, its gradient {float(norm)}", batches.names(progress.step))
             optimizer.step()
             optimizer.zero_grad()
             progress.step += 1
@@ -303,7 +314,11 @@ def pretrain(
                 progress.loss_sum = progress.accuracy_sum = 0.0
             if progress.step * CHECKS // config.steps > (progress.step - 1) * CHECKS // config.steps:
                 if checked:
-                    measured = accelerator.reduce(_check(model, checked, device), "mean").tolist()
+                    each = accelerator.reduce(_check(model, checked, device), "mean")
+                    for number, held_back_loss in enumerate(each[:, 0].tolist()):
+                        if not math.isfinite(held_back_loss):
+                            raise wrong(f"the held-back loss is {held_back_loss}", checked.names(number))
+                    measured = each.mean(0).tolist()
                     record({"held_back_loss": measured[0], "held_back_accuracy": measured[1]})
                 save()
             if stops and progress.step < config.steps:
@@ -349,7 +364,7 @@ def _check(model: Prediction, batches: Batches, device: torch.device) -> Tensor:
     model.eval()
     parts = [model(*(tensor.to(device) for tensor in batches[i])) for i in range(CHECKED)]
     model.train()
-    return torch.stack(parts).mean(0)
+    return torch.stack(parts)
 
 
 def _learning_rate(step: int, config: PretrainConfig) -> float:

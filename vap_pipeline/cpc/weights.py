@@ -19,6 +19,7 @@ SHIPPED = {"telephone-small": Path(__file__).with_name("telephone-small.safetens
 PUBLISHED = "60k_epoch4-d0f474de.pt"
 URL = f"https://dl.fbaipublicfiles.com/librilight/CPC_checkpoints/{PUBLISHED}"
 TIMEOUT_S = 20
+DEEPEST = 16  # recurrent layers
 
 
 def load(weights: str, seed: int = 0, download: bool = False) -> tuple[CPCEncoder, dict[str, Any]]:
@@ -102,7 +103,10 @@ def save(encoder: CPCEncoder, path: str | Path) -> None:
 
 
 def _is_plain(tensor: Any) -> bool:
-    return isinstance(tensor, torch.Tensor) and tensor.is_floating_point() and tensor.layout == torch.strided
+    """Whether it is a tensor of floats that are all there, not one of them that stands for many."""
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        return False
+    return tensor.layout == torch.strided and tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def _description(name: str, sha256: str, encoder: CPCEncoder) -> dict[str, Any]:
@@ -157,9 +161,11 @@ def _read(path: Path) -> CPCEncoder:
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise InputError(f"{path}: not a CPC checkpoint ({reason}); give another file") from error
     try:
-        encoder = CPCEncoder(
-            Config(**{f.name: described[f.name] for f in fields(Config) if f.name in described})
-        )
+        config = Config(**{f.name: described[f.name] for f in fields(Config) if f.name in described})
+        if config.nLevelsGRU > DEEPEST:
+            raise ValueError(f"nLevelsGRU is {config.nLevelsGRU}, expected {DEEPEST} or fewer")
+        with torch.device("meta"):  # the sizes are believed only where the tensors bear them out
+            encoder = CPCEncoder(config)
     except ValueError as error:
         raise InputError(f"{path}: a network of another kind: {error}") from error
     # Other parts of a checkpoint, such as a training criterion, may lie beside the two that make the network.
@@ -178,5 +184,5 @@ def _read(path: Path) -> CPCEncoder:
             raise InputError(
                 f"{path}: {name} holds numbers that are not finite; give an undamaged checkpoint"
             )
-    encoder.load_state_dict(own)
+    encoder.load_state_dict({name: tensor.float().contiguous() for name, tensor in own.items()}, assign=True)
     return encoder.eval()

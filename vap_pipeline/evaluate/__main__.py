@@ -99,7 +99,7 @@ def _score(args: argparse.Namespace) -> None:
     try:
         name, fold, seed, trained_on = model.config.model, config["fold"], config["seed"], config["store"]
     except KeyError as error:
-        raise InputError(f"{folder}/config.json: does not say {error}; train the model again") from error
+        raise InputError(f"{folder}: its config does not say {error}; train the model again") from error
     for flag, given, trained in ("--model", args.model, name), ("--fold", args.fold, fold):
         if given is not None and given != trained:
             raise InputError(f"{folder}: {flag} {given} was asked for, but this checkpoint is of {trained}")
@@ -134,7 +134,7 @@ def _score(args: argparse.Namespace) -> None:
     try:
         best = numbered(noted) if noted else best_thresholds(model, validation, seed)
     except ValueError as error:
-        raise InputError(f"{folder}/config.json: thresholds: {error}; train the model again") from error
+        raise InputError(f"{folder}: its thresholds: {error}; train the model again") from error
     evaluation = evaluate(model, test, best, seed)
     out = args.out or f"scores/{corpus}/{name}/fold-{fold}.parquet"
     encoder = str(store.description.get("encoder", {}).get("weights", "unknown"))

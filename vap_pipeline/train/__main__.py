@@ -6,18 +6,14 @@ import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from vap_pipeline import command
 from vap_pipeline.errors import InputError
+from vap_pipeline.signals import Requests, Stopped
 from vap_pipeline.train.settings import add_flags, model_sizes, train_config
 
-if TYPE_CHECKING:
-    from vap_pipeline.model import ModelConfig
-
 log = logging.getLogger(__name__)
-
-LARGEST = 10**9  # parameters of a model; the paper's has 2.6 million
 
 DESCRIPTION = """\
 Train one voice activity projection model on one fold of a corpus.
@@ -81,22 +77,39 @@ def main(argv: list[str] | None = None) -> int:
 def body(args: argparse.Namespace) -> None:
     """Read the settings and the data, and train."""
     corpus = command.read_corpus(args.params, args.corpus)
+    folder = args.out or f"checkpoints/{corpus['name']}/{args.model}/fold-{args.fold}"
+    with Requests() as requests:
+        try:
+            _train(args, corpus, folder, requests)
+        except Stopped as stopped:
+            from vap_pipeline import files
+
+            if files.exists(f"{folder}/resume.safetensors"):
+                how = f"its state is in {folder}, start the same command with --resume to go on"
+            else:
+                how = "nothing was trained yet, start the same command again"
+            log.info("%s; %s", stopped, how)
+            sys.exit(128 + stopped.signum)
+
+
+def _train(args: argparse.Namespace, corpus: dict[str, Any], folder: str, requests: Requests) -> None:
     config, sizes = train_config(args, corpus), model_sizes(args, corpus)
     config = replace(config, seed=config.seed + args.fold)
 
+    # A signal is noted while modules are imported, which would make another error of the exception.
     import torch
     from accelerate import PartialState
 
     from vap_pipeline import manifest
     from vap_pipeline.cpc.weights import name_of
     from vap_pipeline.model import ModelConfig, load
-    from vap_pipeline.signals import Stopped
     from vap_pipeline.store import open_store
     from vap_pipeline.train.loop import train
     from vap_pipeline.windows import Windows
 
+    requests.act_at_once()
     name = corpus["name"]
-    _check_size(ModelConfig(args.model, **sizes))  # refused before anything is read
+    ModelConfig(args.model, **sizes)  # refused before anything is read
     folds = manifest.read(args.manifest or Path("data_manifest") / name)
     expected = {}
     if not args.store and (weights := command.pick(None, corpus, "extract", "weights", kind=str)):
@@ -125,40 +138,18 @@ def body(args: argparse.Namespace) -> None:
     workers = args.workers if args.workers is not None else 4 if torch.cuda.is_available() else 0
     if args.fast_dev_run:
         once = replace(config, epochs=1, checks_per_epoch=1)
-        with tempfile.TemporaryDirectory() as folder:
-            train(training, validation, model, once, settings, folder, workers=workers, first_batch_only=True)
+        with tempfile.TemporaryDirectory() as kept:
+            train(training, validation, model, once, settings, kept, workers=workers, first_batch_only=True)
             if PartialState().is_main_process:  # which alone has written something
-                load(folder)
+                load(kept)
         log.info("fast-dev-run: one batch was trained on, checked, saved and loaded; nothing is kept")
         return
-    folder = args.out or f"checkpoints/{name}/{args.model}/fold-{args.fold}"
-    try:
-        progress = train(
-            training,
-            validation,
-            model,
-            config,
-            settings,
-            folder,
-            resume=args.resume,
-            workers=workers,
-            track=True,
-        )
-    except Stopped as stopped:
-        log.info("%s; its state is in %s, start the same command with --resume to go on", stopped, folder)
-        sys.exit(128 + stopped.signum)
+    progress = train(
+        training, validation, model, config, settings, folder, resume=args.resume, workers=workers, track=True
+    )
     best = progress.history[progress.best_row]
     log.info("best at step %d: %s", best["step"], {k: round(v, 4) for k, v in best.items() if k != "step"})
     log.info("%s", folder)
-
-
-def _check_size(sizes: "ModelConfig") -> None:
-    parameters = sizes.layers * sizes.width * (4 * sizes.width + 2 * sizes.feedforward)
-    if parameters > LARGEST:
-        raise InputError(
-            f"model: {parameters:,} parameters are more than a training run can hold; make width, layers or "
-            "feedforward smaller"
-        )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import math
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,13 @@ from vap_pipeline import command, memory, projection
 from vap_pipeline.errors import InputError
 from vap_pipeline.model import ModelConfig, ProjectionModel
 from vap_pipeline.resume import RESUME
-from vap_pipeline.signals import Requests, Stopped
+from vap_pipeline.signals import Requests, Stopped, together
 from vap_pipeline.tracking import Tracker
 from vap_pipeline.train import checkpoint
 from vap_pipeline.train.checkpoint import Progress
 from vap_pipeline.train.data import Piece, Plan, pieces, read
 from vap_pipeline.train.settings import TrainConfig
-from vap_pipeline.train.validation import Validation
+from vap_pipeline.train.validation import NotANumber, Validation
 from vap_pipeline.windows import Windows, activity, inputs, swap
 
 LOG_EVERY = 10  # steps in a row of the history; fewer before a validation check
@@ -39,6 +39,7 @@ SAVE_EVERY_S = 300.0  # between two states, where no validation check comes befo
 log = logging.getLogger(__name__)
 
 
+@together()
 def train(
     training: Windows,
     validation: Windows,
@@ -116,6 +117,13 @@ def train(
     progress.run_id = progress.run_id or uuid.uuid4().hex[:8]
     name = "{}/{}/fold-{}".format(settings["corpus"], sizes.model, settings["fold"])
 
+    def wrong(what: str, names: Iterable[str]) -> InputError:
+        return InputError(
+            f"step {progress.step}: {what}; the last good checkpoint is {folder}/{RESUME}, of step "
+            f"{saved_step}; lower the learning rate, or look at the features of the conversations: "
+            + ", ".join(sorted(names))
+        )
+
     def save() -> None:
         nonlocal saved_step, saved_at
         if is_main:
@@ -155,7 +163,10 @@ def train(
             # A validation check where one is due. A run that was stopped in one makes it when it goes on.
             if progress.step * checks_per_epoch // plan.steps_per_epoch > progress.checks:
                 record_training()
-                measured = check(model, accelerator, requests)
+                try:
+                    measured = check(model, accelerator, requests)
+                except NotANumber as error:
+                    raise wrong(f"the validation loss is {error.loss}", error.conversations) from error
                 if measured is None:
                     save()
                     raise Stopped(requests.received or signal.SIGTERM)
@@ -201,12 +212,8 @@ def train(
             mean_loss, stops, gradient_norm = torch.cat([totals, norm[None]]).tolist()
             # With float16 an infinite gradient is no fault: the scaler leaves out the step and scales down.
             if not math.isfinite(mean_loss) or not (math.isfinite(gradient_norm) or accelerator.scaler):
-                names = sorted({training.conversation(i) for i in plan(progress.step)[0].tolist()})
-                raise InputError(
-                    f"step {progress.step}: the loss is {mean_loss}, its gradient {gradient_norm}; "
-                    f"the last good checkpoint is {folder}/{RESUME}, of step {saved_step}; lower "
-                    f"the learning rate, or look at the features of the conversations: {', '.join(names)}"
-                )
+                names = {training.conversation(i) for i in plan(progress.step)[0].tolist()}
+                raise wrong(f"the loss is {mean_loss}, its gradient {gradient_norm}", names)
             optimizer.step()
             optimizer.zero_grad()
 

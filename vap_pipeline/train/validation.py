@@ -10,7 +10,6 @@ import torch
 from accelerate import Accelerator
 
 from vap_pipeline import projection, scores
-from vap_pipeline.errors import InputError
 from vap_pipeline.model import ProjectionModel
 from vap_pipeline.signals import Requests
 from vap_pipeline.train.data import Piece, pieces, read
@@ -22,6 +21,14 @@ class Measured(NamedTuple):
 
     measures: dict[str, float]  # validation_loss, and those of scores.METRICS that there are, frame by frame
     thresholds: dict[str, dict[str, float]]  # at which the scores are best, by task and level
+
+
+class NotANumber(ArithmeticError):
+    """The loss of a batch is infinite or not a number."""
+
+    def __init__(self, loss: float, conversations: set[str]) -> None:
+        super().__init__(loss, conversations)
+        self.loss, self.conversations = loss, conversations
 
 
 class Validation:
@@ -47,7 +54,7 @@ class Validation:
         result.
 
         Raises:
-            InputError: the loss is not a number.
+            NotANumber: the loss is none.
         """
         name, device = model.config.model, accelerator.device
         counts = np.zeros((len(scores.TASKS), len(scores.LEVELS), 2, 1 + len(scores.THRESHOLDS)), np.int64)
@@ -55,7 +62,7 @@ class Validation:
         model.eval()
         batches = read(self.windows, lambda: self._pieces(accelerator), self.workers, device)
         with contextlib.closing(batches):
-            for piece, batch in batches:
+            for number, (piece, batch) in enumerate(batches):
                 loss = torch.zeros((), device=device)
                 for swapped in (False, True):
                     seen = swap(batch, torch.full((len(piece.windows),), swapped))
@@ -71,8 +78,8 @@ class Validation:
                 if stops:
                     return None
                 if not math.isfinite(batch_loss):
-                    names = ", ".join(sorted({self.windows.conversation(i) for i in piece.windows.tolist()}))
-                    raise InputError(f"the validation loss is {batch_loss}; look at the features of {names}")
+                    seen_windows = range(self.n)[number * self.batch :][: self.batch]
+                    raise NotANumber(batch_loss, {self.windows.conversation(i) for i in seen_windows})
                 total += batch_loss
         summed = accelerator.reduce(torch.from_numpy(counts).to(device), "sum").cpu().numpy()
         best = scores.thresholds(summed)
