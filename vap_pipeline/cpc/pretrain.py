@@ -227,6 +227,8 @@ def pretrain(
     """
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     device, is_main, n = accelerator.device, accelerator.is_main_process, accelerator.num_processes
+    if accelerator.gradient_accumulation_steps > 1:
+        raise InputError("pretrain: no gradients are accumulated; give more --speakers or --windows instead")
     if config.speakers % n:
         raise InputError(
             f"pretrain: {config.speakers} speakers in a batch cannot be spread over {n} processes"
