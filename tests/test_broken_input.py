@@ -31,7 +31,7 @@ import torch
 import yaml
 from made import content, corpus, sphere
 
-from vap_pipeline import manifest
+from vap_pipeline import manifest, model
 from vap_pipeline.corpora.__main__ import main as vap_manifest
 from vap_pipeline.evaluate.__main__ import main as vap_evaluate
 from vap_pipeline.evaluate.anova import main as vap_anova
@@ -245,7 +245,7 @@ READS = [
     (f"{STORE}/{{test}}/va/zarr.json", "vap-evaluate score", ROWS, 15),
     (f"{STORE}/{{train}}/va/c/0/0", "vap-train", MODEL, 15),
     (f"{STORE}/{{test}}/va/c/0/0", "vap-evaluate score", ROWS, 10),
-    ("checkpoints/tiny/discrete/fold-0/config.json", "vap-evaluate score", None, 20),
+    ("checkpoints/tiny/discrete/fold-0/model.safetensors", "vap-evaluate score", ROWS, 20),
     ("checkpoints/tiny/discrete/fold-0/resume.safetensors", "vap-train", MODEL, 20),
     ("scores/tiny/discrete/fold-0.parquet", "vap-anova", TABLE, 10),
     ("scores/tiny/discrete/fold-0.events.parquet", "vap-anova", TABLE, 10),
@@ -559,7 +559,7 @@ def test_features_that_are_no_numbers_do_not_choose_thresholds(project, capfd):
     with restored(project):
         path = project / STORE / name / "features/c/0/0"
         path.write_bytes(b"\xff\x7f" * 8_000 + path.read_bytes()[16_000:])
-        config = json.loads((project / CHECKPOINT / "config.json").read_text())
+        network, config = model.load(str(project / CHECKPOINT))
         config.pop("thresholds", None)  # as a checkpoint of mixed precision, for which they are chosen then
-        (project / CHECKPOINT / "config.json").write_text(json.dumps(config))
+        model.save(network, config, str(project / CHECKPOINT))
         assert f"conversation {name}" in ends(COMMANDS["vap-evaluate score"], capfd)
