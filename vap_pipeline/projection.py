@@ -116,13 +116,14 @@ def _discrete(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _independent(logits: Tensor, near: int) -> tuple[Tensor, Tensor, Tensor]:
     bins = logits.unflatten(-1, (2, -1))
-    last, earlier = bins[..., -1], bins[..., :-1].amax(-1)
+    last, earlier = bins[..., -1].contiguous(), bins[..., :-1].amax(-1)
     p_bc = torch.where((last < last.flip(-1)) & (earlier > last), earlier.sigmoid(), 0.0)
-    # Both sums in one product: over all bins, and without the near ones. No sum may be zero.
-    summed = torch.ones(bins.shape[-1], 2, device=bins.device)
-    summed[:near, 1] = 0
-    all_bins, far = (bins.sigmoid() @ summed).clamp(min=1e-37).unbind(-1)
-    return all_bins / all_bins.sum(-1, keepdim=True), far / far.sum(-1, keepdim=True), p_bc
+    # All sums in one product: of A and B over all bins, and without the near ones. No sum may be zero.
+    summed = torch.zeros(2, bins.shape[-1], 4, device=bins.device)
+    summed[0, :, 0] = summed[1, :, 1] = summed[0, near:, 2] = summed[1, near:, 3] = 1
+    a, b, far_a, far_b = (logits.sigmoid() @ summed.flatten(0, 1)).clamp(min=1e-37).unbind(-1)
+    far_share = far_a / (far_a + far_b)
+    return (a / (a + b))[..., None], torch.stack((far_share, 1 - far_share), -1), p_bc
 
 
 def _share(x: Tensor, other: Tensor) -> Tensor:
