@@ -1,7 +1,6 @@
 """Two-channel recordings as one stream of 16 kHz samples, in bounded memory."""
 
 import re
-import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
@@ -16,9 +15,10 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from vap_pipeline import files, sphere
+from vap_pipeline import sphere
 from vap_pipeline.cpc.encoder import HOP, SAMPLE_RATE
 from vap_pipeline.errors import InputError
+from vap_pipeline.headers import Header, read_header
 from vap_pipeline.manifest import LONGEST_S
 
 # What a store says of the audio its features are made from.
@@ -30,7 +30,6 @@ QUIET = 0.05  # a peak up to this is left as it is
 BLOCK_S = 10  # seconds read and resampled at a time
 WAV_HEADER = 44  # bytes that desphere puts before the samples
 LOUDEST = 1_000  # times full scale; divided by such a peak, speech would be silence
-UNKNOWN_LENGTH = 0x7FFFF000  # bytes; from here on, and 0, is what programs declare that write to a pipe
 
 T = TypeVar("T")
 
@@ -98,13 +97,12 @@ def open_recording(path: Path, ask: Callable[[], None] = _go_on) -> Recording:
     Raises:
         InputError: no such file, damaged or truncated as far as can be told yet, or not of two channels.
     """
+    header = read_header(path)
+    _check(path, header.channels, header.rate, header.samples)
     try:
-        files.check_regular(path)
-        with path.open("rb") as file:
-            is_sphere = file.read(len(sphere.MAGIC)) == sphere.MAGIC
-        if is_sphere or path.suffix.lower() == ".sph":
-            return _open_sphere(path, ask)
-        return _open_other(path, ask)
+        if header.details:
+            return _open_sphere(path, header.details, ask)
+        return _open_other(path, header, ask)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); mend the path or the manifest"
@@ -167,7 +165,7 @@ def _mix(recording: Recording, gains: Tensor) -> Iterator[Tensor]:
         yield (gains @ block)[None]
 
 
-def _open_other(path: Path, ask: Callable[[], None]) -> Recording:
+def _open_other(path: Path, header: Header, ask: Callable[[], None]) -> Recording:
     import soundfile
 
     def read(start: int, stop: int) -> np.ndarray:
@@ -176,49 +174,10 @@ def _open_other(path: Path, ask: Callable[[], None]) -> Recording:
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise InputError(f"{path}: cannot be decoded ({error}); copy or convert it again") from error
 
-    _check_length(path)
-    try:
-        info = soundfile.info(path)
-    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: .raw, without a header
-        raise InputError(f"{path}: cannot be read as audio ({error}); copy or convert it again") from error
-    _check(path, info.channels, info.samplerate, info.frames)
-    return Recording(path, info.samplerate, info.frames, read, ask)
+    return Recording(path, header.rate, header.samples, read, ask)
 
 
-def _check_length(path: Path) -> None:
-    """Refuse a WAV file with less audio than it declares; libsndfile would take what is there."""
-    with path.open("rb") as file:
-        start, size, at = file.read(12), file.seek(0, 2), 12
-        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
-            return
-        for _ in range(1_000):  # chunks
-            file.seek(at)
-            chunk = file.read(8)
-            if len(chunk) < 8:
-                return
-            name, length = struct.unpack("<4sI", chunk)
-            at += 8
-            if name == b"data":
-                break
-            at += length + length % 2
-        else:
-            return
-    there = size - at
-    if (length == 0 < there) or (length >= UNKNOWN_LENGTH and there < length):
-        raise InputError(
-            f"{path}: its header declares no length; rewrite it with sox, as in "
-            "`sox --ignore-length A.wav B.wav`"
-        )
-    if there < length:
-        raise InputError(
-            f"{path}: truncated: its header promises {length:,} bytes of samples and {max(there, 0):,} are "
-            "there; copy the file again"
-        )
-
-
-def _open_sphere(path: Path, ask: Callable[[], None]) -> Recording:
-    header = sphere.read_header(path)
-    _check(path, header.channels, header.rate, header.frames)
+def _open_sphere(path: Path, header: sphere.Header, ask: Callable[[], None]) -> Recording:
     if header.shorten:
         samples = _aside(lambda: _expand(path, header), ask)
 

@@ -51,9 +51,12 @@ def check_regular(path: Path) -> None:
 
     Raises:
         InputError: a pipe, a device or a socket.
-        OSError: there is nothing, or it cannot be looked at.
+        OSError: it cannot be looked at.
     """
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise InputError(f"{path}: a pipe or a device, not a file; put a file there, or mend the path")
 

@@ -127,7 +127,7 @@ def test_folders_and_files_that_cannot_be_read(
         whole = victim.read_bytes()
         victim.unlink()
         os.mkfifo(victim)  # to open it is to wait for a writer
-        assert f"{victim}: not a regular file" in fails(capfd, *SWITCHBOARD)
+        assert f"{victim}: a pipe or a device, not a file" in fails(capfd, *SWITCHBOARD)
         victim.unlink()
         victim.write_bytes(whole)
 

@@ -196,6 +196,14 @@ def test_faulty_conversations_are_left_out(
         assert message in caplog.text
 
 
+def test_a_recording_that_was_cut_short(audio: Path, tmp_path: Path) -> None:
+    """libsndfile takes what is there; the conversation would just be shorter."""
+    path = audio / "b.wav"
+    path.write_bytes(path.read_bytes()[:-4_000])
+    with pytest.raises(InputError, match=r"b\.wav: truncated: its header promises"):
+        segments.read(audio, [table(tmp_path / "calls.csv", HEADER + ROWS)], 0, 2)
+
+
 def test_the_three_real_dialogues(shared: Path) -> None:
     folder = shared / "two_channel_phone"
     found = segments.read(folder, [folder], test=1, folds=2)

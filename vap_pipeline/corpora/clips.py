@@ -20,6 +20,7 @@ from tqdm import tqdm
 from vap_pipeline import corpora, files
 from vap_pipeline.corpora import Faults, Speech, recordings
 from vap_pipeline.errors import InputError
+from vap_pipeline.headers import read_header
 from vap_pipeline.manifest import Manifest
 
 RATE = 8000
@@ -89,14 +90,12 @@ def _call(sides: list[list[Path]], path: Path, faults: Faults) -> Speech | None:
 
 
 def _seconds(path: Path) -> float:
-    recordings.check_regular(path)
-    try:
-        info = soundfile.info(path)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as audio ({error}); copy or convert it again") from error
-    if info.channels != 1:
-        raise InputError(f"{path}: {info.channels} channels where a clip of one speaker has one; convert it")
-    return info.frames / info.samplerate
+    header = read_header(path)
+    if header.channels != 1:
+        raise InputError(
+            f"{path}: {header.channels} channels where a clip of one speaker has one; convert it"
+        )
+    return header.samples / header.rate
 
 
 def _telephone(path: Path) -> np.ndarray:

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vap_pipeline import sphere
 from vap_pipeline.errors import InputError
+from vap_pipeline.headers import read_header
 
 SUFFIXES = (".sph", ".wav", ".flac")
 
@@ -59,40 +59,16 @@ def find(root: Path, name: Callable[[str], str | None]) -> dict[str, Path]:
     return found
 
 
-def check_regular(path: Path) -> None:
-    """Raise InputError for what would be waited for without end: a pipe, a socket, a device."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: not a regular file; put the file itself there")
-
-
 def duration_s(path: Path) -> float:
     """Return the duration of a two-channel audio file in seconds, from its header.
 
     Raises:
         InputError: not audio, truncated (as far as a header tells), or not two channels.
     """
-    check_regular(path)
-    try:
-        with path.open("rb") as file:
-            is_sphere = file.read(len(sphere.MAGIC)) == sphere.MAGIC
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from error
-    if is_sphere or path.suffix.lower() == ".sph":
-        header = sphere.read_header(path)
-        frames, rate, channels = header.frames, header.rate, header.channels
-    else:
-        import soundfile
-
-        try:
-            info = soundfile.info(path)
-        except soundfile.SoundFileError as error:
-            raise InputError(
-                f"{path}: cannot be read as audio ({error}); copy or convert it again"
-            ) from error
-        frames, rate, channels = info.frames, info.samplerate, info.channels
-    if channels != 2:
+    header = read_header(path)
+    if (channels := header.channels) != 2:
         raise InputError(
             f"{path}: {channels} channel{'s' * (channels != 1)} where each of two speakers needs one; "
             "join the two sides into one file, for example with `sox -M A.wav B.wav AB.wav`"
         )
-    return frames / rate
+    return header.samples / header.rate

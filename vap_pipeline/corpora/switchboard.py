@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from vap_pipeline import corpora
+from vap_pipeline import corpora, files
 from vap_pipeline.corpora import Faults, Speech, recordings
 from vap_pipeline.errors import InputError
 from vap_pipeline.manifest import LONGEST_S, Manifest
@@ -38,8 +38,8 @@ def read(transcripts: Path, audio: Path | None, test: int, folds: int, on_error:
     """
     sides = find(transcripts)
     faults = Faults(on_error)
-    files = {} if audio is None else recordings.find(audio, _of_audio)
-    names = sorted(sides, key=_number) if audio is None else corpora.paired(sides, files, audio, faults)
+    recorded = {} if audio is None else recordings.find(audio, _of_audio)
+    names = sorted(sides, key=_number) if audio is None else corpora.paired(sides, recorded, audio, faults)
     names.sort(key=_number)
 
     speech: dict[str, Speech] = {}
@@ -47,12 +47,12 @@ def read(transcripts: Path, audio: Path | None, test: int, folds: int, on_error:
     for name in tqdm(names, "transcripts", unit=" conversations", disable=None):
         with faults.handled():
             spoken, aside = read_conversation(name, sides[name])
-            speech[name] = corpora.fit(name, spoken, files.get(name))
+            speech[name] = corpora.fit(name, spoken, recorded.get(name))
             if aside:
                 asides.add(name)
     faults.report()
     splits = corpora.split([name for name in names if name not in asides], test, folds)
-    return corpora.assemble(speech, files, audio, splits)
+    return corpora.assemble(speech, recorded, audio, splits)
 
 
 def find(transcripts: Path) -> dict[str, dict[str, Path]]:
@@ -117,7 +117,7 @@ def words(path: Path, utterances: str) -> tuple[np.ndarray, np.ndarray, float, b
         InputError: the file cannot be read, a line does not hold four columns with two times, an utterance is
             another speaker's, or times run backwards or overlap.
     """
-    recordings.check_regular(path)
+    files.check_regular(path)
     try:
         content = path.read_bytes().decode().strip()
     except OSError as error:
