@@ -67,6 +67,13 @@ def load(folder: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     return progress, parts
 
 
+def how_to_go_on(folder: str) -> str:
+    """Return what to say of a run in ``folder`` that was stopped."""
+    if files.exists(f"{folder}/{RESUME}"):
+        return f"its state is in {folder}, start the same command with --resume to go on"
+    return "nothing was trained yet, start the same command again"
+
+
 def unpack(content: bytes) -> tuple[Tensors, dict[str, str]]:
     """Return the tensors and the metadata of a safetensors file.
 

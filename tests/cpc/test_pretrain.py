@@ -222,6 +222,17 @@ def test_stopped_and_killed_it_ends_as_if_nothing_had_been(calls, tmp_path):
     assert outputs(folder) == outputs(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_imports_ends_it_with_a_message(calls, tmp_path, signum):
+    code = "import os, sys, threading, time; from vap_pipeline.cpc.__main__ import main\n"
+    code += f"end = lambda: (time.sleep(0.3), os.kill(os.getpid(), {signum}))\n"
+    code += "threading.Thread(target=end).start(); sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *flags(calls, tmp_path / "out")]
+    ran = subprocess.run(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=60)
+    assert ran.returncode == 128 + signum and ran.stderr.count("\n") == 1, ran.stderr
+    assert f"stopped by {signum.name}; nothing was trained yet" in ran.stderr
+
+
 def test_two_processes_give_the_same_losses(calls, tmp_path):
     assert main(flags(calls, tmp_path / "one")) == 0
     launch = [

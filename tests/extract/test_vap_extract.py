@@ -348,7 +348,7 @@ def test_a_second_signal_ends_the_process(tmp_path, signum):
 @pytest.mark.parametrize("after_s", [0.2, 0.7, 1.5])
 def test_a_signal_during_imports_ends_it_with_a_message(tmp_path, signum, after_s):
     code = (
-        "import os, sys, threading, time; from vap_pipeline.extract.__main__ import main, signal\n"
+        "import os, sys, threading, time; from vap_pipeline.extract.__main__ import main\n"
         f"end = lambda: (time.sleep({after_s}), os.kill(os.getpid(), {signum}))\n"
         "threading.Thread(target=end).start(); sys.exit(main(sys.argv[1:]))"
     )

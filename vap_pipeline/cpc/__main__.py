@@ -9,6 +9,7 @@ from typing import Any
 
 from vap_pipeline import command
 from vap_pipeline.errors import InputError
+from vap_pipeline.signals import Requests, ending_on_request
 
 SHORTEST_S = 2.0  # of the stretches of speech that are used, without a pause
 
@@ -150,6 +151,24 @@ def _speech(corpora: list[dict[str, Any]], split: str, shortest_s: float) -> lis
 
 def _train(args: argparse.Namespace) -> None:
     corpora = _corpora(args)
+    folder = args.out or f"checkpoints/{_name(corpora)}/cpc"
+
+    def how() -> str:
+        from vap_pipeline.resume import how_to_go_on
+
+        return how_to_go_on(folder)
+
+    with ending_on_request(how) as requests:
+        _pretrain(args, corpora, folder, requests)
+
+
+def _name(corpora: list[dict[str, Any]]) -> str:
+    return "+".join(corpus["name"] for corpus in corpora)
+
+
+def _pretrain(
+    args: argparse.Namespace, corpora: list[dict[str, Any]], folder: str, requests: Requests
+) -> None:
     types = {name: type_ for name, (type_, *_) in (SETTINGS | SIZES).items()}
     given = command.section("pretrain", types, args, corpora[0])
 
@@ -162,8 +181,8 @@ def _train(args: argparse.Namespace) -> None:
     from vap_pipeline.cpc.encoder import Config
     from vap_pipeline.cpc.pretrain import PretrainConfig, pretrain
     from vap_pipeline.cpc.speech import digest
-    from vap_pipeline.signals import Stopped
 
+    requests.act_at_once()
     sizes = {key: given.pop(name) for name, (_, key, _) in SIZES.items() if name in given}
     config = PretrainConfig(**given)
     if args.init and sizes:
@@ -176,14 +195,13 @@ def _train(args: argparse.Namespace) -> None:
         except ValueError as error:
             raise InputError(f"--width, --dim, --levels, --recurrent: {error}") from error
         start = {"weights": f"random-seed{config.seed}"}
-    name = "+".join(corpus["name"] for corpus in corpora)
+    name = _name(corpora)
     training, held_back = (_speech(corpora, split, SHORTEST_S) for split in ("train", "test"))
     if not training:
         raise InputError(
             f"{name}: nobody speaks for {SHORTEST_S:g} s without a pause in what is for training; "
             "give other conversations"
         )
-    folder = args.out or f"checkpoints/{name}/cpc"
     settings = {
         "corpus": name,
         "start": start,
@@ -194,21 +212,17 @@ def _train(args: argparse.Namespace) -> None:
     if args.workers is not None and args.workers < 0:
         raise InputError(f"--workers {args.workers}: give 0 or more")
     workers = args.workers if args.workers is not None else 4 if torch.cuda.is_available() else 0
-    try:
-        progress = pretrain(
-            encoder,
-            training,
-            held_back,
-            config,
-            settings,
-            folder,
-            resumed=args.resume,
-            workers=workers,
-            track=True,
-        )
-    except Stopped as stopped:
-        log.info("%s; its state is in %s, start the same command with --resume to go on", stopped, folder)
-        sys.exit(128 + stopped.signum)
+    progress = pretrain(
+        encoder,
+        training,
+        held_back,
+        config,
+        settings,
+        folder,
+        resumed=args.resume,
+        workers=workers,
+        track=True,
+    )
     if PartialState().is_main_process:
         try:
             measured = _measure({f"this, {encoder.dim} wide": encoder.cpu()}, held_back, config.seed)

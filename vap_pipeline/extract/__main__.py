@@ -2,22 +2,17 @@
 
 import argparse
 import logging
-import os
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from vap_pipeline import command
 from vap_pipeline.errors import InputError
+from vap_pipeline.signals import Requests, ending_on_request, together
 
 SKIPPED = 3
-PATIENCE_S = 1  # accelerate hands on what the process was sent already; that is no second signal
 BACKENDS = ("native", "cpc_audio")
 
 DESCRIPTION = """\
@@ -77,59 +72,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def body(args: argparse.Namespace) -> None:
     """Read the settings, encode, and say what was done."""
-    with Signals() as signals:
-        try:
-            _extract(args, command.read_corpus(args.params, args.corpus), signals)
-        except KeyboardInterrupt:
-            name = signal.Signals(signals.received).name
-            log.info("stopped by %s; what was encoded is kept: start the same command again to go on", name)
-            sys.exit(128 + signals.received)
+    kept = "what was encoded is kept: start the same command again to go on"
+    with ending_on_request(lambda: kept) as requests:
+        _extract(args, command.read_corpus(args.params, args.corpus), requests)
 
 
-class Signals:
-    """While in this context, the first SIGTERM or SIGINT stops the run, and a later one ends the process.
-
-    The first raises KeyboardInterrupt, at once or, where modules are still being imported, after that. (Where
-    it is raised in a finalizer it is lost; then run.extract asks and ends.)
-    """
-
-    def __init__(self) -> None:
-        self.received, self._at, self._raising = 0, 0.0, False
-
-    def __enter__(self) -> "Signals":
-        self._before = {each: signal.signal(each, self._note) for each in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for each, handler in self._before.items():
-            signal.signal(each, handler)
-
-    def raise_from_now_on(self) -> None:
-        """End the import of modules, many of which print a traceback or go on where they are interrupted."""
-        self._raising = True
-        if self.received:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def left_to_the_system(self) -> Iterator[None]:
-        """For a wait outside of Python, which would not hear: a signal ends the process at once."""
-        for each in self._before:
-            signal.signal(each, signal.SIG_DFL)
-        yield
-        for each in self._before:
-            signal.signal(each, self._note)
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if not self.received:
-            self.received, self._at = signum, time.monotonic()
-            if self._raising:
-                raise KeyboardInterrupt
-        elif time.monotonic() - self._at > PATIENCE_S:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-
-
-def _extract(args: argparse.Namespace, settings: dict[str, Any], signals: Signals) -> None:
+def _extract(args: argparse.Namespace, settings: dict[str, Any], requests: Requests) -> None:
     name = settings["name"]
     folder = args.manifest or Path("data_manifest", name)
     root = Path(command.pick(args.audio, settings, "audio", default=f"data/{name}/audio"))
@@ -150,7 +98,7 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], signals: Signal
     from vap_pipeline.extract import run
     from vap_pipeline.voice_activity import FRAME_RATE
 
-    signals.raise_from_now_on()
+    requests.act_at_once()
     weights = command.pick(args.weights, settings, "extract", "weights", default=PUBLISHED)
     download = args.download or command.pick(None, settings, "extract", "download", default=False, kind=bool)
     encoder, weights_used = load(str(weights), seed, download)
@@ -159,7 +107,7 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], signals: Signal
         raise InputError(f"{folder}: no conversation is in train or test; make the manifest again")
     # Told that there is no GPU, Accelerate lets processes on CPUs know each other. They wait for the slowest.
     try:
-        with signals.left_to_the_system():
+        with requests.left_to_the_system():
             processes = PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
     except RuntimeError as error:
         raise InputError(f"the processes do not find each other ({files.reason(error)})") from error
@@ -181,17 +129,15 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], signals: Signal
             network.to(processes.device),
             torch.get_num_threads(),
             args.on_error == "skip",
-            lambda: signals.received > 0,
+            lambda: requests.received,
         )
     except OSError as error:
         raise InputError(
             f"{out}: cannot be written ({error.strerror or error}); what is complete stays: "
             "mend that and start the same command again to go on"
         ) from error
-    try:
+    with together():
         outcomes = gather_object([outcome])
-    except RuntimeError as error:
-        raise InputError("another of the processes ended early; what it said is above") from error
     processes.destroy_process_group()  # left to the interpreter's end, it may abort there
     if not processes.is_main_process:
         return

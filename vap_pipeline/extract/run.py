@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +20,7 @@ from tqdm import tqdm
 from vap_pipeline import audio, files, voice_activity
 from vap_pipeline.errors import InputError
 from vap_pipeline.manifest import Manifest, Segments
+from vap_pipeline.signals import Stopped
 from vap_pipeline.store import Writer
 
 PIECE_S = 4  # seconds read and encoded at a time; between two of them a stop is heard
@@ -80,10 +82,6 @@ class Outcome:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-class Stopped(KeyboardInterrupt):
-    """The run ends early."""
-
-
 def jobs(manifest: Manifest, audio_root: Path) -> list[Job]:
     """Return the conversations of train and test, the longest first: none is then left over at the end.
 
@@ -110,7 +108,7 @@ def extract(
     encoder: Encoder,
     workers: int,
     skip: bool,
-    stopped: Callable[[], bool] = lambda: False,
+    stopped: Callable[[], int] = lambda: 0,
 ) -> Outcome:
     """Bring the store up to date with ``jobs``, ``workers`` conversations at a time, a core each.
 
@@ -118,7 +116,8 @@ def extract(
 
     Args:
         skip: go on after a conversation at fault.
-        stopped: whether the run is to end; asked between two pieces of audio, whatever is done with them.
+        stopped: the signal to end, 0 if none came; asked between two pieces of audio, whatever is done with
+            them.
 
     Raises:
         InputError: a conversation is at fault, and ``skip`` is not set.
@@ -128,8 +127,8 @@ def extract(
     outcome, over, waiting = Outcome(), threading.Event(), False
 
     def ask() -> None:
-        if over.is_set() or stopped():
-            raise Stopped
+        if (signum := stopped()) or over.is_set():
+            raise Stopped(signum or signal.SIGTERM)
 
     to_encode, encoded_s, began = sum(job.duration_s for job in jobs), 0.0, time.monotonic()
     bar = tqdm(total=to_encode, bar_format=BAR, disable=None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from vap_pipeline import command
 from vap_pipeline.errors import InputError
-from vap_pipeline.signals import Requests, Stopped
+from vap_pipeline.signals import Requests, ending_on_request
 from vap_pipeline.train.settings import add_flags, model_sizes, train_config
 
 log = logging.getLogger(__name__)
@@ -78,25 +78,20 @@ def body(args: argparse.Namespace) -> None:
     """Read the settings and the data, and train."""
     corpus = command.read_corpus(args.params, args.corpus)
     folder = args.out or f"checkpoints/{corpus['name']}/{args.model}/fold-{args.fold}"
-    with Requests() as requests:
-        try:
-            _train(args, corpus, folder, requests)
-        except Stopped as stopped:
-            from vap_pipeline import files
 
-            if files.exists(f"{folder}/resume.safetensors"):
-                how = f"its state is in {folder}, start the same command with --resume to go on"
-            else:
-                how = "nothing was trained yet, start the same command again"
-            log.info("%s; %s", stopped, how)
-            sys.exit(128 + stopped.signum)
+    def how() -> str:
+        from vap_pipeline.resume import how_to_go_on
+
+        return how_to_go_on(folder)
+
+    with ending_on_request(how) as requests:
+        _train(args, corpus, folder, requests)
 
 
 def _train(args: argparse.Namespace, corpus: dict[str, Any], folder: str, requests: Requests) -> None:
     config, sizes = train_config(args, corpus), model_sizes(args, corpus)
     config = replace(config, seed=config.seed + args.fold)
 
-    # A signal is noted while modules are imported, which would make another error of the exception.
     import torch
     from accelerate import PartialState
 
