@@ -38,10 +38,14 @@ class Config:
     encoder_type: str = "cpc"
 
     def __post_init__(self) -> None:
-        for name, lowest in (("hiddenEncoder", 2), ("hiddenGar", 1), ("nLevelsGRU", 1)):
+        for name, lowest, highest in (
+            ("hiddenEncoder", 2, 4096),
+            ("hiddenGar", 1, 4096),
+            ("nLevelsGRU", 1, 16),
+        ):
             value = getattr(self, name)
-            if type(value) is not int or not lowest <= value <= 4096:
-                raise ValueError(f"{name} is {value!r}, expected a number from {lowest} to 4096")
+            if type(value) is not int or not lowest <= value <= highest:
+                raise ValueError(f"{name} is {value!r}, expected a number from {lowest} to {highest}")
         for name, known in (
             ("arMode", (*RECURRENT,)),
             ("normMode", ("layerNorm",)),

@@ -19,7 +19,6 @@ SHIPPED = {"telephone-small": Path(__file__).with_name("telephone-small.safetens
 PUBLISHED = "60k_epoch4-d0f474de.pt"
 URL = f"https://dl.fbaipublicfiles.com/librilight/CPC_checkpoints/{PUBLISHED}"
 TIMEOUT_S = 20
-DEEPEST = 16  # recurrent layers
 
 
 def load(weights: str, seed: int = 0, download: bool = False) -> tuple[CPCEncoder, dict[str, Any]]:
@@ -162,8 +161,6 @@ def _read(path: Path) -> CPCEncoder:
         raise InputError(f"{path}: not a CPC checkpoint ({reason}); give another file") from error
     try:
         config = Config(**{f.name: described[f.name] for f in fields(Config) if f.name in described})
-        if config.nLevelsGRU > DEEPEST:
-            raise ValueError(f"nLevelsGRU is {config.nLevelsGRU}, expected {DEEPEST} or fewer")
         with torch.device("meta"):  # the sizes are believed only where the tensors bear them out
             encoder = CPCEncoder(config)
     except ValueError as error:
