@@ -11,7 +11,7 @@ from torch import nn
 
 from vap_pipeline import files
 from vap_pipeline.errors import InputError
-from vap_pipeline.model import ModelConfig, ProjectionModel, load, positions, save
+from vap_pipeline.model import Dropout, ModelConfig, ProjectionModel, load, positions, save
 from vap_pipeline.projection import MODELS, OUTPUTS
 from vap_pipeline.resume import digest, unpack
 
@@ -28,6 +28,30 @@ def example(frames=50, dim=12, batch=2):
 def test_positions_by_hand():
     expected = [[0, 1, 0, 1], [math.sin(1), math.cos(1), math.sin(0.01), math.cos(0.01)]]
     torch.testing.assert_close(positions(2, 4, torch.device("cpu")), torch.tensor(expected))
+
+
+def test_dropout_drops_as_often_as_it_should_and_keeps_the_mean():
+    """Every place of a row alike: four elements share a random number."""
+    torch.manual_seed(0)
+    dropout, n = Dropout(0.1), 200_000
+    x = torch.ones(n, 7, requires_grad=True)
+    y = dropout(x)
+    dropped = (y == 0).double()
+    five_sigma = 5 * math.sqrt(0.1 * 0.9 / n)
+    assert (dropped.mean(0) - 0.1).abs().max() < five_sigma
+    together = (dropped[:, :-1] * dropped[:, 1:]).mean(0)  # neighbours know nothing of each other
+    assert (together - 0.01).abs().max() < 5 * math.sqrt(0.01 * 0.99 / n)
+    torch.testing.assert_close(y[y != 0], torch.full((int((y != 0).sum()),), 1 / 0.9), rtol=1e-4, atol=0)
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), y) and not torch.equal(dropout(x), y)
+
+
+def test_dropout_at_its_ends():
+    x = torch.randn(3, 5)
+    assert torch.equal(Dropout(0.0)(x), x) and torch.equal(Dropout(0.5).eval()(x), x)
+    assert Dropout(0.999999)(x).isfinite().all()
 
 
 def test_forward_is_a_pre_norm_transformer_with_a_causal_mask():
