@@ -200,6 +200,35 @@ def test_the_same_seed_gives_the_same_weights_and_init_goes_on(calls, tmp_path, 
     assert "the sizes are those of" in capsys.readouterr().err
 
 
+def test_readers_change_nothing(calls, tmp_path):
+    assert main(flags(calls, tmp_path / "here", "--steps", 6)) == 0
+    assert main(flags(calls, tmp_path / "aside", "--steps", 6, "--workers", 2)) == 0
+    assert outputs(tmp_path / "aside") == outputs(tmp_path / "here")
+
+
+def test_init_takes_a_checkpoint_in_the_published_format(calls, tmp_path):
+    """The same weights in either format lead to the same: float16 holds these exactly."""
+    encoder = weights.random(4, SMALL)
+    for parameter in encoder.parameters():
+        parameter.data = parameter.data.half().float()
+    for name in ("published.pt", "ours.safetensors"):
+        weights.save(encoder, tmp_path / name)
+        assert main(flags(calls, tmp_path / name[:4], "--steps", 6, "--init", tmp_path / name)) == 0
+    assert outputs(tmp_path / "publ") == outputs(tmp_path / "ours")
+    assert "from published.pt" in (tmp_path / "publ" / "card.md").read_text()
+
+
+def test_the_log_holds_the_history(calls, tmp_path, monkeypatch):
+    for name in ("HOME", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert main(flags(calls, tmp_path / "out", "--steps", 20)) == 0
+    (run,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    logged = run.read_bytes()
+    for word in (b"held_back_accuracy", b"learning_rate", b"encoder.safetensors", b"calls/cpc/seed-0"):
+        assert word in logged
+
+
 def test_stopped_and_killed_it_ends_as_if_nothing_had_been(calls, tmp_path):
     assert main(flags(calls, tmp_path / "whole")) == 0
     folder, state = tmp_path / "stopped", tmp_path / "stopped" / "resume.safetensors"
