@@ -8,7 +8,7 @@ rows are a stride long.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,18 +55,33 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
 
 
+class Layer(NamedTuple):
+    """What a layer computes with, laid out once for a whole signal.
+
+    Attributes:
+        taps: three, expanded to (batch, stride * channels, width), as `_filter_in_pairs` takes them; of the
+            first layer one for both taps, (width, 2 * stride).
+        bias: of the convolution, (width,).
+        norm: what makes torch's layer norm the channel norm: shape, weight, bias, eps.
+    """
+
+    taps: tuple[Tensor, ...]
+    bias: Tensor
+    norm: tuple[tuple[int], Tensor, Tensor, float]
+
+
 @dataclass
 class State:
     """What the encoder keeps of a signal between two pieces of it.
 
     Attributes:
         inputs: of each layer, the end of its input that its next outputs need, (batch, time, channels).
-        matrices: of each layer, (3, stride * channels, width), as `_filter_in_pairs` takes them.
+        layers: what each computes with.
         hidden: of the recurrent net.
     """
 
     inputs: list[Tensor] = field(default_factory=list)
-    matrices: list[Tensor] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
     hidden: Any = None
 
 
@@ -108,18 +123,17 @@ class CPCEncoder(nn.Module):
         """Return what the convolutions make of it, (batch, frames, hiddenEncoder); as :meth:`forward`."""
         if not state.inputs:
             for i, padding in enumerate(PADDINGS):
-                conv = getattr(self.gEncoder, f"conv{i}")
-                state.inputs.append(audio.new_zeros(len(audio), padding, conv.in_channels))
-                taps = conv.weight.permute(2, 1, 0).reshape(2, -1, conv.out_channels)
-                state.matrices.append(torch.cat([taps, taps.sum(0, keepdim=True)]))
+                channels = getattr(self.gEncoder, f"conv{i}").in_channels
+                state.inputs.append(audio.new_zeros(len(audio), padding, channels))
+                state.layers.append(self._layer(i, len(audio)))
         tiles = audio[..., None].split(TILE, dim=1)
         wide = []
         for tile in tiles:
             ends = last and tile is tiles[-1]
-            wide.append(self._layer(1, self._layer(0, tile, state, ends), state, ends))
-        x = torch.cat(wide, dim=1)
-        for i in range(2, len(STRIDES)):
-            x = self._layer(i, x, state, last)
+            wide.append(_next(1, [_next(0, [tile], state, ends)], state, ends))
+        x = _next(2, wide, state, last)
+        for i in range(3, len(STRIDES)):
+            x = _next(i, [x], state, last)
         return x
 
     def stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -129,46 +143,61 @@ class CPCEncoder(nn.Module):
         """
         state, device = State(), next(self.parameters()).device
         for piece in pieces:
-            yield self._next(piece.to(device)[None], state, last=False)
-        yield self._next(torch.zeros(1, 0, device=device), state, last=True)
+            yield self._encode(piece.to(device)[None], state, last=False)
+        yield self._encode(torch.zeros(1, 0, device=device), state, last=True)
 
     @torch.inference_mode()  # which must not stay on while a generator waits
-    def _next(self, audio: Tensor, state: State, last: bool) -> Tensor:
+    def _encode(self, audio: Tensor, state: State, last: bool) -> Tensor:
         return self(audio, state, last)[0]
 
-    def _layer(self, i: int, x: Tensor, state: State, last: bool) -> Tensor:
-        """Convolution, channel norm and ReLU of layer ``i``, for what x (batch, time, channels) adds."""
+    def _layer(self, i: int, batch: int) -> Layer:
         conv, norm = getattr(self.gEncoder, f"conv{i}"), getattr(self.gEncoder, f"batchNorm{i}")
-        stride = STRIDES[i]
-        known = state.inputs[i].shape[1] + x.shape[1] + (PADDINGS[i] if last else 0)
-        n = max(known // stride - 1, 0)
-        zeros = x.new_zeros(len(x), PADDINGS[i] * last + n % 2 * stride, x.shape[2])
-        x = torch.cat([state.inputs[i], x, zeros], dim=1)
-        state.inputs[i] = x[:, n * stride : known]
-        if not n:
-            return x.new_zeros(len(x), 0, conv.out_channels)
+        if i == 0:
+            taps: tuple[Tensor, ...] = (conv.weight[:, 0],)
+        else:
+            two = conv.weight.permute(2, 1, 0).reshape(2, -1, conv.out_channels)
+            taps = torch.cat([two, two.sum(0, keepdim=True)])[:, None].expand(-1, batch, -1, -1).unbind()
+        return Layer(taps, conv.bias, norm.terms())
+
+
+def _next(i: int, x: list[Tensor], state: State, last: bool) -> Tensor:
+    """Convolution, channel norm and ReLU of layer ``i``, for what x, (batch, time, channels) each, adds.
+
+    As few calls as can be: threads that encode side by side take turns at Python between any two.
+    """
+    layer, stride, held = state.layers[i], STRIDES[i], state.inputs[i]
+    known = held.shape[1] + sum(part.shape[1] for part in x) + (PADDINGS[i] if last else 0)
+    n = max(known // stride - 1, 0)
+    parts = [held, *x]
+    if zeros := PADDINGS[i] * last + n % 2 * stride:
+        parts.append(held.new_zeros(len(held), zeros, held.shape[2]))
+    joined = torch.cat(parts, dim=1)
+    state.inputs[i] = joined[:, n * stride : known]
+    if not n:
+        return joined.new_zeros(len(joined), 0, len(layer.bias))
+    if i == 0:  # rows are five samples: the sums would cost more than the product that they save
+        y = F.linear(
+            joined[:, : (n + 1) * stride, 0].unfold(1, 2 * stride, stride), layer.taps[0], layer.bias
+        )
+    else:
         even = n + n % 2  # outputs, of which the last is left out again where it is one too many
-        rows = x[:, : (even + 1) * stride].view(len(x), even + 1, -1)
-        if i:
-            y = _filter_in_pairs(rows, state.matrices[i], conv.bias)[:, :n]
-        else:  # rows are five samples: the sums would cost more than the product that they save
-            both = torch.cat((rows[:, :n], rows[:, 1 : n + 1]), dim=2)
-            y = F.linear(both, state.matrices[i][:2].flatten(0, 1).T, conv.bias)
-        return norm(y).relu_()
+        rows = joined[:, : (even + 1) * stride].view(len(joined), even + 1, -1)
+        y = _filter_in_pairs(rows, layer.taps, layer.bias)[:, :n]
+    return F.layer_norm(y, *layer.norm).relu_()
 
 
-def _filter_in_pairs(rows: Tensor, matrices: Tensor, bias: Tensor) -> Tensor:
-    """Return rows[t] @ matrices[0] + rows[t + 1] @ matrices[1] + bias, (batch, an even number n of t, width).
+def _filter_in_pairs(rows: Tensor, taps: tuple[Tensor, ...], bias: Tensor) -> Tensor:
+    """Return rows[t] @ taps[0] + rows[t + 1] @ taps[1] + bias, (batch, an even number n of t, width).
 
     Two outputs share what their common row gives to both, three products instead of four: the fast finite
     impulse response filter F(2, 2) of Winograd, "Arithmetic complexity of computations" (1980).
 
     Args:
         rows: (batch, n + 1, k).
-        matrices: (3, k, width), the two taps and their sum.
+        taps: the two and their sum, (batch, k, width) each.
         bias: (width,).
     """
-    first, second, both = matrices[:, None].expand(-1, len(rows), -1, -1)
+    first, second, both = taps
     before, common, after = rows[:, :-2:2], rows[:, 1::2], rows[:, 2::2]
     shared = torch.baddbmm(bias, common, both)
     even = torch.baddbmm(shared, before - common, first)
@@ -184,9 +213,9 @@ class _ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(1, channels, 1))
         self.bias = nn.Parameter(torch.zeros(1, channels, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def terms(self) -> tuple[tuple[int], Tensor, Tensor, float]:
+        """Return shape, weight, bias and eps with which torch's layer norm does this."""
         # The variance is the unbiased one, c/(c-1) times the one that layer_norm divides by.
-        channels = x.shape[-1]
+        channels = self.weight.shape[1]
         biased = (channels - 1) / channels
-        weight = self.weight.flatten() * biased**0.5
-        return F.layer_norm(x, (channels,), weight, self.bias.flatten(), EPS * biased)
+        return (channels,), self.weight.flatten() * biased**0.5, self.bias.flatten(), EPS * biased
