@@ -52,7 +52,10 @@ def test_mu_law_and_a_law_as_libsndfile_reads_them(tmp_path, coding):
     assert len(np.unique(samples_of(recording)[-256:, 0])) == (255 if coding == "ulaw" else 256)
 
 
-@pytest.mark.parametrize(("order", "dtype"), [("01", "<i2"), ("10", ">i2"), ("01", "<i4"), ("10", ">i4")])
+@pytest.mark.parametrize(
+    ("order", "dtype"),
+    [("01", "<i2"), ("10", ">i2"), ("01", "<i4"), ("10", ">i4"), ("0123", "<i4"), ("3210", ">i4")],
+)
 def test_pcm_of_both_byte_orders(tmp_path, order, dtype):
     expected = speech(11)
     full_scale = 2 ** (8 * np.dtype(dtype).itemsize - 1)
@@ -152,6 +155,25 @@ def test_wrong_files_are_named(tmp_path):
     refused(sphere(tmp_path / "odd.sph", codes, rate=8_001), "8001 samples a second")
     refused(sphere(tmp_path / "fast.sph", codes, rate=10**400), "an odd rate")
     refused(sphere(tmp_path / "wide.sph", codes.astype("<i4"), coding="ulaw"), "samples of 4 bytes")
+    for order in ("1", "shortpack-v0", "1O"):
+        refused(sphere(tmp_path / "order.sph", codes.astype("<i2"), coding="pcm", order=order), "_format is")
+    whole = sphere(tmp_path / "whole.sph", codes).read_bytes()
+    for change, said in (
+        (lambda head: head.replace(b"1024", b"1023", 1), "no multiple of 1,024"),
+        (
+            lambda head: head.replace(b"end_head", b"channels_interleaved -s5 FALSE\nend_head"),
+            "not interleaved",
+        ),
+        (
+            lambda head: head.replace(b"end_head", b"sample_rate -i 16000\nend_head"),
+            "sample_rate stands there",
+        ),
+    ):
+        (tmp_path / "changed.sph").write_bytes(change(whole[:1024].rstrip()).ljust(1024) + whole[1024:])
+        refused(tmp_path / "changed.sph", said)
+    soundfile.write(tmp_path / "whole.aiff", np.zeros((RATE, 2)), RATE)
+    (tmp_path / "aiff.wav").write_bytes((tmp_path / "whole.aiff").read_bytes())
+    refused(tmp_path / "aiff.wav", "in the format AIFF")
     soundfile.write(tmp_path / "mono.wav", np.zeros(RATE), RATE)
     refused(tmp_path / "mono.wav", "1 channel,")
     (tmp_path / "wav.sph").write_bytes((tmp_path / "mono.wav").read_bytes())
@@ -189,6 +211,15 @@ def test_a_wav_that_ends_early_or_does_not_say_where(tmp_path, subtype):
         refused(path, "its header declares no length; rewrite it with sox")
     path.write_bytes(whole + b"LIST\4\0\0\0more")
     assert audio.open_recording(path).samples == 12 * RATE
+
+
+@pytest.mark.parametrize(("format", "endian"), [("RF64", "FILE"), ("WAV", "BIG")])
+def test_a_long_or_big_endian_wav_that_ends_early(tmp_path, format, endian):
+    path, expected = tmp_path / "a.wav", speech(2)
+    soundfile.write(path, expected, RATE, "PCM_16", endian, format)
+    np.testing.assert_allclose(samples_of(audio.open_recording(path)), expected, atol=2**-15)
+    path.write_bytes(path.read_bytes()[:-1000])
+    refused(path, "truncated: its header promises")
 
 
 def test_no_audio_file_at_all(tmp_path):

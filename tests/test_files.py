@@ -86,6 +86,21 @@ def test_many_writers_leave_one_whole_file(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["a"]
 
 
+def test_one_process_at_a_time_in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.time, "sleep", lambda _: None)
+    folder = str(tmp_path / "new" / "folder")
+    with files.alone(folder):
+        with pytest.raises(InputError, match="another process is writing there"), files.alone(folder):
+            pass
+        with files.alone("memory://anywhere"), files.alone("memory://anywhere"):
+            pass  # nobody can lock there
+    with files.alone(folder):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"), files.alone(str(tmp_path / "file")):
+        pass
+
+
 def test_in_memory(tmp_path):
     files.write("memory://somewhere/new/a.json", b"whole")
     assert (

@@ -18,7 +18,7 @@ from vap_pipeline.errors import InputError
 
 HOST = os.uname().nodename
 ABANDONED_S = 24 * 3600  # after this long, what another host left unfinished is taken for a killed process's
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)  # EBADF: folders on NFS
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -133,6 +133,39 @@ def lock(handle: int, wait: bool) -> bool:
             raise
         return False
     return True
+
+
+@contextlib.contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """Keep other processes of this host from a folder, which is made. Remote folders have no locks.
+
+    Raises:
+        InputError: another process has it, and does not end within ten seconds (as the readers of a killed
+            one do), or the folder cannot be made.
+    """
+    fs, inner = fsspec.core.url_to_fs(folder)
+    if "file" not in fs.protocol:
+        yield
+        return
+    try:
+        Path(inner).mkdir(parents=True, exist_ok=True)
+        handle = os.open(inner, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); mend that") from error
+    try:
+        for left in reversed(range(101)):
+            try:
+                lock(handle, wait=False)
+                break
+            except BlockingIOError as error:
+                if not left:
+                    raise InputError(
+                        f"{folder}: another process is writing there; wait for it, or give another --out"
+                    ) from error
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
 
 
 def lies_at(path: Path, handle: int) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from vap_pipeline import files, sphere
 from vap_pipeline.errors import InputError
 
+FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")  # libsndfile's names
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes; from here on, and 0, is what programs declare that write to a pipe
 
 
@@ -43,31 +44,44 @@ def read_header(path: Path) -> Header:
 
     try:
         info = soundfile.info(path)
-    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:  # TypeError: .raw, without a header
+    except (
+        soundfile.SoundFileError,
+        RuntimeError,
+        TypeError,
+        UnicodeError,
+    ) as error:  # TypeError: .raw, without a header
         raise InputError(f"{path}: cannot be read as audio ({error}); copy or convert it again") from error
+    if info.format not in FORMATS:  # of which nobody can tell here whether they are whole
+        raise InputError(f"{path}: audio in the format {info.format}; convert it to WAV or FLAC")
     return Header(info.channels, info.samplerate, info.frames)
 
 
 def _check_length(path: Path) -> None:
     """Refuse a WAV file with less audio than it declares; libsndfile would take what is there."""
+    long = 0
     with path.open("rb") as file:
         start, size, at = file.read(12), file.seek(0, 2), 12
-        if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+        if start[:4] not in (b"RIFF", b"RIFX", b"RF64") or start[8:] != b"WAVE":
             return
+        order = ">" if start[:4] == b"RIFX" else "<"
         for _ in range(1_000):  # chunks
             file.seek(at)
             chunk = file.read(8)
             if len(chunk) < 8:
                 return
-            name, length = struct.unpack("<4sI", chunk)
+            name, length = struct.unpack(f"{order}4sI", chunk)
             at += 8
+            if name == b"ds64":  # of RF64, whose files may be longer than 32 bits can say
+                long = int.from_bytes(file.read(16)[8:], "little")
             if name == b"data":
                 break
             at += length + length % 2
         else:
             return
+    if start[:4] == b"RF64" and length == 0xFFFFFFFF:
+        length = long
     there = size - at
-    if (length == 0 < there) or (length >= UNKNOWN_LENGTH and there < length):
+    if (length == 0 < there) or (length >= UNKNOWN_LENGTH and there < length and not long):
         raise InputError(
             f"{path}: its header declares no length; rewrite it with sox, as in "
             "`sox --ignore-length A.wav B.wav`"

@@ -41,8 +41,10 @@ def read_header(path: Path) -> Header:
         raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from error
     if not start.startswith(MAGIC):
         raise InputError(f"{path}: not a NIST SPHERE file; copy it again from its source, or convert it")
-    if not size:
-        raise InputError(f"{path}: broken SPHERE header (its length is no number); copy the file again")
+    if not size or size % 1024:
+        raise InputError(
+            f"{path}: broken SPHERE header (its length is no multiple of 1,024); copy the file again"
+        )
 
     fields: dict[str, str] = {}
     lines = iter(header.decode("latin-1").split("\n")[2:])
@@ -50,7 +52,9 @@ def read_header(path: Path) -> Header:
         if line.strip() == "end_head":
             break
         name, _, value = line.partition(" ")
-        fields[name] = value.partition(" ")[2].strip()
+        value = value.partition(" ")[2].strip()
+        if not line.startswith(";") and fields.setdefault(name, value) != value:
+            raise InputError(f"{path}: broken SPHERE header ({name} stands there twice); copy the file again")
     else:
         raise InputError(f"{path}: truncated inside its SPHERE header; copy the file again")
 
@@ -70,6 +74,14 @@ def read_header(path: Path) -> Header:
         raise InputError(
             f"{path}: samples coded as {fields['sample_coding']!r}; convert the file to WAV with sph2pipe"
         )
+    if fields.get("channels_interleaved", "TRUE").upper() != "TRUE":
+        raise InputError(f"{path}: its channels are not interleaved; convert the file to WAV with sph2pipe")
+    order = fields.get("sample_byte_format", "01")
+    if coding == "pcm" and not shorten and order not in ("01", "0123", "10", "3210"):
+        raise InputError(
+            f"{path}: broken SPHERE header (sample_byte_format is {order!r:.20}); "
+            "convert the file to WAV with sph2pipe"
+        )
     found = Header(
         size=size,
         rate=count("sample_rate"),
@@ -78,7 +90,7 @@ def read_header(path: Path) -> Header:
         sample_bytes=count("sample_n_bytes", 2 if coding == "pcm" else 1),
         coding=coding,
         shorten=shorten,
-        big_endian=fields.get("sample_byte_format", "01") == "10",
+        big_endian=order in ("10", "3210"),
     )
     promised = found.frames * found.channels * found.sample_bytes
     if not shorten and available < promised:

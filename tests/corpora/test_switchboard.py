@@ -350,7 +350,7 @@ BROKEN = {
     "negative": "sample_count is -6000",
     "huge": "truncated: its header promises 192,000,000,000,000 bytes",
     "huge, compressed": "more than a day",
-    "no number": "its length is no number",
+    "no number": "its length is no multiple of 1,024",
     "wav that is none": "sw02003.wav: cannot be read as audio",
 }
 

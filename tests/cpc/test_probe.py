@@ -154,7 +154,7 @@ def test_features_that_hold_nothing(scores: list[probe.Score]) -> None:
 def test_features_of_the_ear(scores: list[probe.Score]) -> None:
     found = by_task(scores, "log-mel")
     assert found["speaker"] > 0.9
-    assert 0.5 < found["phone"] < 0.9
+    assert 0.35 < found["phone"] < 0.9
     assert 0.5 < found["energy"] < 0.999
 
 

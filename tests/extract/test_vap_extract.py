@@ -174,6 +174,34 @@ def test_faulty_audio_stops_or_is_skipped(tmp_path, capsys, caplog, fault):
     assert content(tiny.store) == content(clean.store)
 
 
+def test_audio_that_changes_while_it_is_read(tmp_path, capsys, monkeypatch):
+    """The store would note the hash of the one beside the features of the other."""
+    tiny, gains = corpus(tmp_path, 2), run.audio.gains
+
+    def change(recording):
+        if recording.path == tiny.audio(0):
+            os.utime(recording.path, ns=(1, 1))
+        return gains(recording)
+
+    monkeypatch.setattr(run.audio, "gains", change)
+    assert main(tiny.flags()) == 2
+    assert f"{tiny.audio(0)}: has changed while it was read" in capsys.readouterr().err
+    assert "c0000" not in store.open_store(tiny.store).conversations
+    monkeypatch.undo()
+    assert main(tiny.flags()) == 0
+
+
+def test_features_of_before_are_said_to_stay(tmp_path, caplog):
+    caplog.set_level("INFO")
+    tiny = corpus(tmp_path, 2)
+    assert main(tiny.flags()) == 0
+    tiny.audio(0).write_bytes(b"no audio")
+    with pytest.raises(SystemExit):
+        main(tiny.flags(on_error="skip"))
+    assert caplog.messages[-1].startswith("skipped c0000: ")
+    assert caplog.messages[-1].endswith("; its features of before stay")
+
+
 def test_two_hundred_broken_files_and_some_good_ones(tmp_path, caplog, capsys):
     """Each is refused with a line of its own, or had nothing changed that matters."""
     caplog.set_level("INFO")

@@ -27,6 +27,7 @@ RATE = 8000
 PEAK = 0.5  # of every clip; full scale is 1
 QUIET = 0.02  # of the peak: what is below at both ends of a clip is not speech
 GAP_S = 0.5  # between two clips
+LONGEST_S = 3600.0  # of a clip, all of which is in memory
 SHORTEST_S = 10.0  # a shorter call ends in silence: manifests have none
 SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
 
@@ -94,6 +95,11 @@ def _seconds(path: Path) -> float:
     if header.channels != 1:
         raise InputError(
             f"{path}: {header.channels} channels where a clip of one speaker has one; convert it"
+        )
+    if not 4_000 <= header.rate <= 400_000 or header.samples > LONGEST_S * header.rate:
+        raise InputError(
+            f"{path}: {header.samples:,} samples, {header.rate:,} a second, where a clip lasts an hour at "
+            "most and has 4,000 to 400,000; copy it again, or cut it"
         )
     return header.samples / header.rate
 

@@ -269,9 +269,6 @@ def pretrain(
             resume.save(folder, settings, asdict(progress), parts)
         saved_at, saved_step = time.monotonic(), progress.step
 
-    if not progress.step:
-        save()  # a place that cannot be written is found out before anything is computed
-
     name = "{}/cpc/seed-{}".format(settings["corpus"], config.seed)
     complete = progress.step == config.steps
     share = config.speakers // n
@@ -279,6 +276,7 @@ def pretrain(
     checked = Batches(held_back, config, 0, own) if held_back else None
     batches = Batches(training, config, progress.step, own)
     with (
+        files.alone(folder) if is_main else contextlib.nullcontext(),
         Requests() as requests,
         contextlib.closing(_read(batches, workers, device)) as reading,
         Tracker(settings, name, progress.run_id, track and is_main and not complete) as tracker,
@@ -291,6 +289,8 @@ def pretrain(
             progress.history.append({"step": progress.step, **measures})
             tracker.log(progress.history[-1])
 
+        if not progress.step:
+            save()  # a place that cannot be written is found out before anything is computed
         for batch in reading:
             rate = _learning_rate(progress.step, config)
             for group in adamw.param_groups:

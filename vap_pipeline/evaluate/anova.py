@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import logging
+import math
 import re
 import warnings
 from typing import Any
@@ -21,6 +22,8 @@ from vap_pipeline.scores import LEVELS, METRICS, SCHEMA
 log = logging.getLogger(__name__)
 
 REFERENCE = "discrete"  # the model that the others are compared with
+
+MOST_ROWS = 10_000_000  # of a file; Switchboard's test set gives 40,000 events
 
 COMPARISON = pa.schema(
     [("metric", pa.string()), ("level", pa.string()), ("model", pa.string()), ("folds", pa.int64())]
@@ -73,6 +76,9 @@ def _run(args: argparse.Namespace) -> None:
         raise InputError(f"setting folds is {folds!r}, not a list of whole numbers; mend params.yaml")
     paths = find(folder, corpus, [str(each) for each in models], folds)
     tables = [read(path) for path in paths.values()]
+    for run, path, table in zip(paths, paths.values(), tables, strict=True):
+        if (found := (table["model"][0].as_py(), table["fold"][0].as_py())) != run:
+            raise InputError(f"{path}: scores of {found[0]} on fold {found[1]}; run vap-evaluate score again")
     scores = pa.concat_tables(tables)
     encoders = sorted({(each.schema.metadata or {}).get(b"encoder", b"unknown").decode() for each in tables})
     comparison = compare(scores)
@@ -134,7 +140,27 @@ def read(path: str) -> pa.Table:
     table = read_table(path)
     if not table.schema.equals(SCHEMA):
         raise InputError(f"{path}: its columns are not those of scores; run vap-evaluate score again")
+    if fault := _fault(table):
+        raise InputError(f"{path}: {fault}; run vap-evaluate score again")
     return table
+
+
+def _fault(table: pa.Table) -> str:
+    """Say what is wrong with rows of scores; nothing where they may be of one run."""
+    rows = table.to_pylist()
+    if not rows or any(row[name] is None for row in rows for name in table.column_names[:7]):
+        return "no rows, or empty cells"
+    if len({(row["metric"], row["level"]) for row in rows}) < len(rows):
+        return "a score stands there twice"
+    if len({(row["model"], row["fold"]) for row in rows}) > 1:
+        return "scores of more than one run"
+    for row in rows:
+        value, supports = row["value"], [row[name] or 0 for name in ("support_0", "support_1")]
+        # An F1 is NaN where there is nothing to score.
+        wrong = not math.isfinite(value) if row["metric"] == "loss" else value < 0 or value > 1
+        if wrong or min(supports) < 0:
+            return f"{row['metric']} is {value} of {supports}"
+    return ""
 
 
 def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
@@ -145,6 +171,8 @@ def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
     """
     try:
         content = io.BytesIO(files.read(path))
+        if (rows := pq.read_metadata(content).num_rows) > MOST_ROWS:
+            raise ValueError(f"{rows:,} rows")
         table = pq.read_table(content, columns=columns, page_checksum_verification=True)
         table.validate(full=True)
     except InputError:

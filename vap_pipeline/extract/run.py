@@ -146,7 +146,8 @@ def extract(
                 except InputError as error:
                     if not skip:
                         raise
-                    encoded, outcome.skipped[job.conversation] = False, str(error)
+                    stays = "; its features of before stay" if job.conversation in writer else ""
+                    encoded, outcome.skipped[job.conversation] = False, f"{error}{stays}"
                 if encoded is None:
                     jobs.append(job)
                 elif encoded:
@@ -187,6 +188,7 @@ def receipt(jobs: list[Job], writer: Writer) -> bytes:
 def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, ask: Callable[[], None]) -> bool | None:
     """Return whether the conversation had to be encoded; None where another process has it in hand."""
     ask()
+    unchanged = _watch(job.audio)
     source = job.source(ask)
     if _is_up_to_date(job, writer, source):
         return False
@@ -195,7 +197,7 @@ def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, ask: Callable[
             return None
         if _is_up_to_date(job, writer, source):  # by another process, meanwhile
             return False
-        writer.write(job.conversation, _features(job, encoder, ask), job.va(), source)
+        writer.write(job.conversation, _features(job, encoder, ask, unchanged), job.va(), source)
     return True
 
 
@@ -210,7 +212,23 @@ def _is_up_to_date(job: Job, writer: Writer, source: dict[str, Any]) -> bool:
         return False
 
 
-def _features(job: Job, encoder: Encoder, ask: Callable[[], None]) -> Iterator[np.ndarray]:
+def _watch(path: Path) -> Callable[[], bool]:
+    """Return what tells whether the file at ``path`` is still as it is now."""
+
+    def look() -> tuple[int, ...] | None:
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    first = look()
+    return lambda: look() == first
+
+
+def _features(
+    job: Job, encoder: Encoder, ask: Callable[[], None], unchanged: Callable[[], bool]
+) -> Iterator[np.ndarray]:
     recording = audio.open_recording(job.audio, ask)
     if abs(recording.duration_s - job.duration_s) > SLACK_S:
         raise InputError(
@@ -224,3 +242,5 @@ def _features(job: Job, encoder: Encoder, ask: Callable[[], None]) -> Iterator[n
         if not torch.isfinite(features).all():
             raise InputError(f"{job.audio}: gives features that are not finite; check the encoder's weights")
         yield features.half().cpu().numpy()
+    if not unchanged():
+        raise InputError(f"{job.audio}: has changed while it was read; start the same command again")

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from vap_pipeline import command, memory, projection
+from vap_pipeline import command, files, memory, projection
 from vap_pipeline.errors import InputError
 from vap_pipeline.model import ModelConfig, ProjectionModel
 from vap_pipeline.resume import RESUME
@@ -110,8 +110,6 @@ def train(
             log.info(
                 "%s: %s at step %d", folder, "complete" if progress.finished else "going on", progress.step
             )
-            if is_main:
-                checkpoint.publish(folder, settings, progress, sizes, best)
     first_step = saved_step = progress.step
     saved_at = time.monotonic()
     progress.run_id = progress.run_id or uuid.uuid4().hex[:8]
@@ -136,10 +134,8 @@ def train(
         for step in range(first_step, last_step):
             yield from pieces(*plan(step), n_pieces)[first : first + accumulation]
 
-    if not progress.step:
-        save()  # a place that cannot be written is found out before anything is computed
-
     with (
+        files.alone(folder) if is_main else contextlib.nullcontext(),
         Requests() as requests,
         contextlib.closing(read(training, own_pieces, workers, device)) as batches,
         Tracker(settings, name, progress.run_id, track and is_main and not progress.finished) as tracker,
@@ -159,6 +155,10 @@ def train(
                 record({"learning_rate": config.learning_rate} | {k: v / steps for k, v in means.items()})
             progress.logged, progress.loss_sum, progress.norm_sum = progress.step, 0.0, 0.0
 
+        if not progress.step:
+            save()  # a place that cannot be written is found out before anything is computed
+        elif is_main:
+            checkpoint.publish(folder, settings, progress, sizes, best)
         while not progress.finished:
             # A validation check where one is due. A run that was stopped in one makes it when it goes on.
             if progress.step * checks_per_epoch // plan.steps_per_epoch > progress.checks:
