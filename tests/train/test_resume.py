@@ -54,6 +54,20 @@ def finish(start, argv, folder, reference):
     return errors.read_text()
 
 
+def test_a_second_run_in_the_same_folder_is_refused(arguments, start, tmp_path):
+    folder = tmp_path / "shared"
+    first, _ = start(arguments(folder, "--epochs", 5000, "--patience", 20000))
+    while not (folder / "resume.safetensors").exists():
+        time.sleep(0.01)
+    second, errors = start(arguments(folder, "--resume"))
+    second.join()
+    assert second.exitcode == 2 and first.is_alive()
+    assert f"{folder}: another process is writing there" in errors.read_text()
+    first.terminate()
+    first.join()
+    assert first.exitcode == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(arguments, start, reference, tmp_path, kills):
     generator, folder = random.Random(kills), tmp_path / "killed"
