@@ -21,9 +21,7 @@ from tqdm import tqdm
 from benchmarks import machine
 from vap_pipeline import command
 from vap_pipeline.evaluate import anova
-from vap_pipeline.scores import METRICS
-
-HEAD = ("S/H", "(shift)", "S/L", "S-pred", "BC-pred")  # the names of METRICS in the report
+from vap_pipeline.evaluate.report import ABSENT, COLUMNS
 
 Found = dict[str, list[float]]  # by metric: the values of all folds and seeds
 
@@ -55,7 +53,7 @@ def score(corpus: list[str], weights: str, runs: list[tuple[str, str, str]], out
         run("train", *which, "--seed", seed, "--out", out / "checkpoint")
         run("evaluate", "score", *which, "--checkpoint", out / "checkpoint", "--out", out / "scores.parquet")
         for row in anova.read(str(out / "scores.parquet")).to_pylist():
-            if row["level"] == "frame" and row["metric"] in METRICS:
+            if row["level"] == "frame" and row["metric"] in COLUMNS.values():
                 found.setdefault(model, {}).setdefault(row["metric"], []).append(row["value"])
     return found
 
@@ -68,17 +66,19 @@ def table(scores: dict[str, dict[str, Found]]) -> str:
         of = {
             weights: [
                 [value for name in found if model in (name, "all") for value in found[name].get(metric, [])]
-                for metric in METRICS
+                for metric in COLUMNS.values()
             ]
             for weights, found in scores.items()
         }
         for weights, columns in of.items():
-            rows.append([model, weights, *(f"{mean(values):.3f}" if values else "–" for values in columns)])
+            rows.append(
+                [model, weights, *(f"{mean(values):.3f}" if values else ABSENT for values in columns)]
+            )
         better = zip(of[first], of[second], strict=True)
         rows.append(
-            [model, "difference", *(f"{mean(a) - mean(b):+.3f}" if a and b else "–" for a, b in better)]
+            [model, "difference", *(f"{mean(a) - mean(b):+.3f}" if a and b else ABSENT for a, b in better)]
         )
-    return machine.table(["model", "weights", *HEAD], rows)
+    return machine.table(["model", "weights", *COLUMNS], rows)
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """The log in Weights & Biases: training with a server that never answers, against training without a log.
 
-    python -m benchmarks.tracking [--rounds 3] [--epochs 5]
+    python -m benchmarks.tracking [--rounds 3] [--epochs 20]
 
 Runs `vap-train` on a corpus of random features, whole commands from start to end, in turns. The server, on
 the loopback interface, accepts every connection and says nothing.
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> list[machine.Row]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=20)
     args = parser.parse_args(argv)
     print(f"## The log: a run of {args.epochs} epochs\n\n{machine.name()}\n")
     with (

@@ -34,7 +34,11 @@ CONVERSATION_S = 300
 
 
 class ExplicitLayer(Layer):
-    """A layer whose attention makes the whole matrix of scores and masks what lies ahead."""
+    """A layer whose attention makes the whole matrix of scores and masks what lies ahead; torch's dropout."""
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__(width, heads, feedforward, dropout)
+        self.dropout = nn.Dropout(dropout)
 
     def attention(self, x: Tensor) -> Tensor:
         q, k, v = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -108,6 +112,7 @@ def speed(rounds: int, batch: int, folder: Path) -> tuple[str, list[machine.Row]
     published.layers = nn.ModuleList(
         ExplicitLayer(config.width, config.heads, config.feedforward, config.dropout) for _ in ours.layers
     )
+    published.dropout = nn.Dropout(config.dropout)
     published.load_state_dict(ours.state_dict())
     train_ours, train_published, train_bfloat16 = step(ours), step(published), step(ours, bfloat16=True)
     who, encoder = peer(random(0))

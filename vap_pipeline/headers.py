@@ -6,7 +6,9 @@ from pathlib import Path
 
 from vap_pipeline import files, sphere
 from vap_pipeline.errors import InputError
+from vap_pipeline.manifest import LONGEST_S
 
+LOWEST, HIGHEST = 4_000, 400_000  # samples a second
 FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3")  # libsndfile's names
 UNKNOWN_LENGTH = 0x7FFFF000  # bytes; from here on, and 0, is what programs declare that write to a pipe
 
@@ -25,8 +27,20 @@ def read_header(path: Path) -> Header:
     """Return the header of a SPHERE, WAV or FLAC file.
 
     Raises:
-        InputError: no such file, no audio, or truncated as far as a header tells.
+        InputError: no such file, no audio, a rate or a length that no recording has, or truncated as far as a
+            header tells.
     """
+    found = _read(path)
+    if not LOWEST <= found.rate <= HIGHEST:
+        raise InputError(
+            f"{path}: {found.rate} samples a second, an odd rate; resample it to 8,000 or 16,000"
+        )
+    if not 0 < found.samples <= LONGEST_S * found.rate:
+        raise InputError(f"{path}: its header promises no audio, or more than a day of it; copy it again")
+    return found
+
+
+def _read(path: Path) -> Header:
     try:
         files.check_regular(path)
         with path.open("rb") as file:

@@ -85,7 +85,7 @@ class Layer(nn.Module):
         self.norm_feedforward = nn.LayerNorm(width)
         self.feedforward_in = nn.Linear(width, feedforward)
         self.feedforward_out = nn.Linear(feedforward, width)
-        self.dropout = Dropout(dropout)
+        self.dropout: nn.Dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, width) to (B, T, width)."""
@@ -109,7 +109,7 @@ class ProjectionModel(nn.Module):
         self.voice_activity = nn.Linear(2, width)
         self.history = nn.Linear(5, width)
         self.norm_activity = nn.LayerNorm(width)
-        self.dropout = Dropout(config.dropout)
+        self.dropout: nn.Dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(
             Layer(width, config.heads, config.feedforward, config.dropout) for _ in range(config.layers)
         )
