@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 REFERENCE = "discrete"  # the model that the others are compared with
 
+NEVER_EMPTY = ("corpus", "model", "fold", "seed", "metric", "level", "value")  # a loss has no support
 MOST_ROWS = 10_000_000  # of a file; Switchboard's 135 conversations for testing give some 30,000
 
 COMPARISON = pa.schema(
@@ -148,7 +149,7 @@ def read(path: str) -> pa.Table:
 def _fault(table: pa.Table) -> str:
     """Say what is wrong with rows of scores; nothing where they may be of one run."""
     rows = table.to_pylist()
-    if not rows or any(row[name] is None for row in rows for name in table.column_names[:7]):
+    if not rows or any(row[name] is None for row in rows for name in NEVER_EMPTY):
         return "no rows, or empty cells"
     if len({(row["metric"], row["level"]) for row in rows}) < len(rows):
         return "a score stands there twice"

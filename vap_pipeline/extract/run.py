@@ -188,7 +188,7 @@ def receipt(jobs: list[Job], writer: Writer) -> bytes:
 def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, ask: Callable[[], None]) -> bool | None:
     """Return whether the conversation had to be encoded; None where another process has it in hand."""
     ask()
-    unchanged = _watch(job.audio)
+    stamp = _stamp(job.audio)
     source = job.source(ask)
     if _is_up_to_date(job, writer, source):
         return False
@@ -197,7 +197,7 @@ def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, ask: Callable[
             return None
         if _is_up_to_date(job, writer, source):  # by another process, meanwhile
             return False
-        writer.write(job.conversation, _features(job, encoder, ask, unchanged), job.va(), source)
+        writer.write(job.conversation, _features(job, encoder, ask, stamp), job.va(), source)
     return True
 
 
@@ -212,22 +212,17 @@ def _is_up_to_date(job: Job, writer: Writer, source: dict[str, Any]) -> bool:
         return False
 
 
-def _watch(path: Path) -> Callable[[], bool]:
-    """Return what tells whether the file at ``path`` is still as it is now."""
-
-    def look() -> tuple[int, ...] | None:
-        try:
-            found = path.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-    first = look()
-    return lambda: look() == first
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what differs once the file at ``path`` is another; empty where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _features(
-    job: Job, encoder: Encoder, ask: Callable[[], None], unchanged: Callable[[], bool]
+    job: Job, encoder: Encoder, ask: Callable[[], None], stamp: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
     recording = audio.open_recording(job.audio, ask)
     if abs(recording.duration_s - job.duration_s) > SLACK_S:
@@ -242,5 +237,5 @@ def _features(
         if not torch.isfinite(features).all():
             raise InputError(f"{job.audio}: gives features that are not finite; check the encoder's weights")
         yield features.half().cpu().numpy()
-    if not unchanged():
+    if _stamp(job.audio) != stamp:
         raise InputError(f"{job.audio}: has changed while it was read; start the same command again")
