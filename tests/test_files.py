@@ -107,3 +107,41 @@ def test_in_memory(tmp_path):
         files.exists("memory://somewhere/new/a.json")
         and files.read("memory://somewhere/new/a.json") == b"whole"
     )
+
+
+BETWEEN = """
+import os, signal, sys
+from pathlib import Path
+from vap_pipeline import files
+replace, left = Path.replace, [int(sys.argv[2])]
+def counted(*args):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    return replace(*args)
+Path.replace = counted
+files.write_together({f"{sys.argv[1]}/{name}": b"new" for name in ("a", "b", "last")})
+"""
+
+
+@pytest.mark.parametrize("replaced", range(4))
+def test_a_kill_among_files_that_belong_together(tmp_path, replaced):
+    for name in "a", "b", "last":
+        (tmp_path / name).write_bytes(b"old")
+    killed = subprocess.run([sys.executable, "-c", BETWEEN, tmp_path, str(replaced)], cwd=ROOT)
+    assert killed.returncode == (0 if replaced == 3 else -signal.SIGKILL)
+    assert (tmp_path / "last").exists() == (replaced == 3)
+    files.write_together({tmp_path / name: b"newer" for name in ("a", "b", "last")})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("a", "b", "last"), b"newer"
+    )
+
+
+def test_a_fault_among_files_that_belong_together_changes_none(tmp_path):
+    (tmp_path / "last").write_bytes(b"old")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match="file/b: cannot be written"):
+        files.write_together(
+            {tmp_path / "a": b"new", tmp_path / "file" / "b": b"new", tmp_path / "last": b"new"}
+        )
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"last": b"old", "file": b""}

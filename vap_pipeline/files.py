@@ -72,27 +72,72 @@ def write(path: str | Path, content: bytes, replace: bool = True) -> None:
         InputError: it cannot be written; what was there before is still there.
     """
     fs, inner = fsspec.core.url_to_fs(str(path))
-    remote = "file" not in fs.protocol
-    try:
-        if remote:  # an object store puts an object whole or not at all
-            fs.makedirs(fs._parent(inner), exist_ok=True)
-            fs.pipe_file(inner, content)
+    with _told(path, fs):
+        if "file" not in fs.protocol:
+            _put(fs, inner, content)
             return
-        target = Path(inner)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
-        with _own(target.parent) as (partial, file):
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            if replace or not _linked(partial, target):
-                partial.replace(target)
+        with _staged(Path(inner), content) as partial:
+            if replace or not _linked(partial, Path(inner)):
+                partial.replace(inner)
+
+
+def write_together(contents: dict[str | Path, bytes]) -> None:
+    """Replace files that belong together, the last of which is the one that readers look for.
+
+    All are written out before any is replaced, so a full disk changes nothing; a kill while they are replaced
+    leaves the last absent, rather than files of two makings.
+
+    Raises:
+        InputError: one cannot be written.
+    """
+    places = {path: fsspec.core.url_to_fs(str(path)) for path in contents}
+    with contextlib.ExitStack() as stack:
+        partials = {}
+        for path, (fs, inner) in places.items():
+            with _told(path, fs):
+                if "file" in fs.protocol:
+                    partials[path] = stack.enter_context(_staged(Path(inner), contents[path]))
+        last, (fs, inner) = list(places.items())[-1]
+        with _told(last, fs):
+            if fs.exists(inner):
+                fs.rm_file(inner)
+        for path, (fs, inner) in places.items():
+            with _told(path, fs):
+                if path in partials:
+                    partials[path].replace(inner)
+                else:
+                    _put(fs, inner, contents[path])
+
+
+@contextlib.contextmanager
+def _told(path: str | Path, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
+    """Name a file that cannot be written; remote file systems have errors of their own."""
+    try:
+        yield
     except Exception as error:
-        if not remote and not isinstance(error, OSError):  # remote file systems have errors of their own
+        if "file" in fs.protocol and not isinstance(error, OSError):
             raise
         raise InputError(
             f"{path}: cannot be written ({reason(error)}); mend that and start the command again"
         ) from error
+
+
+def _put(fs: fsspec.AbstractFileSystem, inner: str, content: bytes) -> None:
+    """An object store puts an object whole or not at all."""
+    fs.makedirs(fs._parent(inner), exist_ok=True)
+    fs.pipe_file(inner, content)
+
+
+@contextlib.contextmanager
+def _staged(target: Path, content: bytes) -> Iterator[Path]:
+    """Write ``content`` to a hidden file beside ``target``."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent)
+    with _own(target.parent) as (partial, file):
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        yield partial
 
 
 def reason(error: Exception) -> str:
@@ -192,7 +237,7 @@ def _own(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
             return
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
     """Remove the hidden files that killed processes have left."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]

@@ -144,7 +144,8 @@ class LocalFolder:
                     shutil.rmtree(path, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what killed processes have left of any subfolder."""
+        """Remove what killed processes have left of any subfolder, and of the mark."""
+        files.sweep(Path(self.root))
         with suppress(FileNotFoundError), os.scandir(Path(self.root, PARTIAL)) as entries:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
             for name in names:

@@ -9,6 +9,7 @@ not overlap.
 
 import csv
 import io
+import os
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -17,9 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from vap_pipeline import files
+from vap_pipeline import files, parquet
 from vap_pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,12 +36,9 @@ SCHEMA = pa.schema(
     ]
 )
 SHORTEST_S = 10.0  # one window
+LONGEST_NAME = 200  # bytes
 LONGEST_S = 24 * 3600.0  # a longer one is a broken header or a number in the wrong unit
-LARGEST = 1 << 30  # bytes of voice activity; Switchboard's 259 hours take 16 MB
 DENSEST = 200  # rows of voice activity a second: one for each frame and channel
-# How many times a file's size its pages can take. Of others (zstd, gzip) a few bytes may be a gigabyte,
-# and what a footer says of them may be forged.
-GROWTH = {"UNCOMPRESSED": 1, "SNAPPY": 22}
 
 Segments = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -113,7 +110,7 @@ class Manifest:
 
 def check_name(name: str) -> None:
     """Raise InputError unless ``name`` is safe as the name of a file and of a group in a Zarr store."""
-    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > 200:
+    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > LONGEST_NAME:
         raise InputError(
             f"conversation {name!r}: the name is empty, too long, or has odd characters; rename it"
         )
@@ -180,6 +177,11 @@ def check_duration(where: str, duration_s: float) -> None:
         )
 
 
+def name_of(folder: Path) -> str:
+    """Return the name of the corpus whose manifest is in ``folder``: the folder's, links followed."""
+    return os.path.basename(os.path.realpath(folder))  # noqa: PTH119 (Path.resolve raises where links go round)
+
+
 def read(folder: Path) -> Manifest:
     """Read and check the manifest in ``folder``, whose name is the corpus's.
 
@@ -195,7 +197,8 @@ def read(folder: Path) -> Manifest:
             f"{lacking}: no such file; write the manifest with vap-manifest or `dvc repro manifest`"
         )
     conversations = _parse(table, files.read(table))
-    manifest = Manifest(conversations, _parse_activity(activity, conversations), folder.resolve().name)
+    rows = parquet.read(activity, SCHEMA, _most_rows(conversations), "write the manifest again")
+    manifest = Manifest(conversations, rows, name_of(folder))
     try:
         check(manifest)
     except InputError as error:
@@ -216,11 +219,13 @@ def write(manifest: Manifest, folder: Path) -> None:
     for c in manifest.conversations:
         fold = "" if c.fold is None else c.fold
         lines.writerow([c.conversation, c.audio, repr(float(c.duration_s)), c.split, fold])
-    activity = io.BytesIO()
     table = manifest.voice_activity.cast(SCHEMA).replace_schema_metadata()
-    pq.write_table(table, activity, compression="none", write_page_checksum=True)
-    files.write(folder / "voice_activity.parquet", activity.getvalue())
-    files.write(folder / "conversations.csv", text.getvalue().encode())
+    files.write_together(
+        {
+            folder / "voice_activity.parquet": parquet.encode(table),
+            folder / "conversations.csv": text.getvalue().encode(),
+        }
+    )
 
 
 def _parse(path: Path, content: bytes) -> list[Conversation]:
@@ -244,52 +249,9 @@ def _parse(path: Path, content: bytes) -> list[Conversation]:
     return conversations
 
 
-def _parse_activity(path: Path, conversations: list[Conversation]) -> pa.Table:
-    try:
-        table = _read_activity(path, _most_rows(conversations))
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-        MemoryError,
-    ) as error:  # what garbled files were seen to raise
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not readable as Parquet ({reason}); write the manifest again") from error
-    if not table.schema.equals(SCHEMA):
-        have = ", ".join(f"{field.name} {field.type}" for field in table.schema)
-        want = ", ".join(f"{field.name} {field.type}" for field in SCHEMA)
-        raise InputError(f"{path}: its columns are {have}; they must be {want}")
-    return table
-
-
 def _most_rows(conversations: list[Conversation]) -> float:
     seconds = (min(LONGEST_S, max(SHORTEST_S, c.duration_s)) for c in conversations)
     return DENSEST * (SHORTEST_S + sum(seconds))
-
-
-def _read_activity(path: Path, most_rows: float) -> pa.Table:
-    """Read a Parquet file, unless it grows beyond measure: a few bytes may stand for a billion rows."""
-    metadata = pq.read_metadata(path)
-    if not metadata.schema.to_arrow_schema().equals(SCHEMA):
-        return metadata.schema.to_arrow_schema().empty_table()
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    columns = [[group.column(i) for group in groups] for i in range(len(SCHEMA))]
-    if others := {chunk.compression for column in columns for chunk in column} - GROWTH.keys():
-        raise ValueError(f"compressed with {others.pop().lower()}, and only snappy and none are read")
-    growth = max((GROWTH[chunk.compression] for column in columns for chunk in column), default=1)
-    rows = max(sum(abs(chunk.num_values) for chunk in column) for column in columns)
-    if max(growth * path.stat().st_size, 32 * rows) > LARGEST:
-        raise MemoryError("it grows to more than a gigabyte")
-    if rows > most_rows:
-        raise ValueError(f"{rows:,} rows, more than its conversations have frames")
-    # Names that repeat take no more as a dictionary than in the file: room to see how long they are.
-    file = pq.ParquetFile(path, read_dictionary=["conversation"], page_checksum_verification=True)
-    table = file.read()
-    table.validate(full=True)
-    longest = pc.max(pc.binary_length(table["conversation"].unique().cast(pa.string()))).as_py() or 0
-    if longest * len(table) > LARGEST:
-        raise MemoryError("its names grow to more than a gigabyte")
-    return table.cast(SCHEMA)
 
 
 def _check_audio(where: str, audio: str) -> None:

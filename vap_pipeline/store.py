@@ -39,6 +39,7 @@ class Store:
         path: where it lies.
         description: what the features are: dim, frame_rate, encoder, audio, format_version.
         dim: width of a feature.
+        weights: the name of the encoder's.
         conversations: the complete conversations, sorted.
     """
 
@@ -55,7 +56,12 @@ class Store:
             )
         if type(dim) is not int or not 0 < dim <= 1 << 16:
             raise InputError(f"{self.path}: its description gives no width of the features; make it again")
+        encoder = self.description.get("encoder", {})
+        weights = encoder.get("weights", "unknown") if isinstance(encoder, dict) else None
+        if not isinstance(weights, str) or not weights.isprintable():
+            raise InputError(f"{self.path}: its description gives no name of the weights; make it again")
         self.dim: int = dim
+        self.weights: str = weights
         self.conversations = self._folder.names()
 
     def __contains__(self, conversation: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 from vap_pipeline.errors import InputError
 from vap_pipeline.evaluate import report
-from vap_pipeline.evaluate.anova import compare, find, holm, main, read
+from vap_pipeline.evaluate.anova import compare, find, holm, main
 from vap_pipeline.scores import SCHEMA
 
 
@@ -153,45 +153,11 @@ def test_missing_scores_are_named_with_the_command_that_makes_them(tmp_path: Pat
         find(str(tmp_path / "nowhere"), "small")
 
 
-def test_what_is_not_a_file_of_scores_is_refused(tmp_path: Path):
-    path = tmp_path / "fold-0.parquet"
-    path.write_bytes(b"PAR1 of something else")
-    with pytest.raises(InputError, match=r"fold-0.parquet: not readable"):
-        read(str(path))
-    pq.write_table(pa.table({"model": ["discrete"]}), path)
-    with pytest.raises(InputError, match="columns"):
-        read(str(path))
-
-
-@pytest.mark.parametrize(
-    ("scores", "said"),
-    [
-        (table({}), "no rows"),
-        (table({"discrete": [None]}), "empty cells"),
-        (pa.concat_tables([table({"discrete": [0.5]})] * 2), "twice"),
-        (table({"discrete": [0.5]}, support=(-1, 3)), "0.5 of"),
-        (table({"discrete": [1e308]}), "is 1e"),
-        (table({"discrete": [float("inf")]}, "loss"), "loss is inf"),
-    ],
-)
-def test_scores_that_cannot_be_are_refused(tmp_path: Path, scores: pa.Table, said: str):
-    pq.write_table(scores, tmp_path / "fold-0.parquet")
-    with pytest.raises(InputError, match=f"fold-0.parquet: .*{said}"):
-        read(str(tmp_path / "fold-0.parquet"))
-
-
 def test_scores_of_another_run_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write(tmp_path, "discrete", 0)
     (tmp_path / "discrete" / "fold-0.parquet").rename(tmp_path / "discrete" / "fold-1.parquet")
     assert main(["--corpus", "nowhere", "--scores", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "fold-1.parquet: scores of discrete on fold 0; run" in capsys.readouterr().err
-
-
-def test_a_file_of_far_too_many_rows_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("vap_pipeline.evaluate.anova.MOST_ROWS", 1)
-    pq.write_table(table({"discrete": [0.5, 0.5]}), tmp_path / "fold-0.parquet")
-    with pytest.raises(InputError, match="not readable"):
-        read(str(tmp_path / "fold-0.parquet"))
 
 
 def test_command_says_in_one_line_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -186,7 +186,9 @@ def _render(args: argparse.Namespace) -> None:
 def _named(args: argparse.Namespace) -> dict[str, Any]:
     if args.corpus is None and args.out is None:
         raise InputError("which corpus? give --out, a folder with the corpus's name, or --corpus")
-    return command.read_corpus(args.params, args.corpus or args.out.resolve().name)
+    from vap_pipeline.manifest import name_of
+
+    return command.read_corpus(args.params, args.corpus or name_of(args.out))
 
 
 def _clips(args: argparse.Namespace) -> None:

@@ -11,7 +11,6 @@ on as if it had not been.
 """
 
 import contextlib
-import io
 import logging
 import math
 import signal
@@ -23,14 +22,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from vap_pipeline import files, memory, resume
+from vap_pipeline import files, memory, parquet, resume
 from vap_pipeline.command import check_seed
 from vap_pipeline.cpc import weights
 from vap_pipeline.cpc.encoder import HOP, SAMPLE_RATE, CPCEncoder, State
@@ -341,9 +339,8 @@ def publish(folder: str, encoder: CPCEncoder, progress: Progress) -> None:
     for parameter in encoder.parameters():
         parameter.data = parameter.data.half().float()
     weights.save(encoder, f"{folder}/encoder.safetensors")
-    table = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(progress.history, HISTORY), table)
-    files.write(f"{folder}/history.parquet", table.getvalue())
+    history = pa.Table.from_pylist(progress.history, HISTORY)
+    files.write(f"{folder}/history.parquet", parquet.encode(history))
 
 
 def _read(batches: Batches, workers: int, device: torch.device) -> Generator[Batch, None, None]:

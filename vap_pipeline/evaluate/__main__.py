@@ -88,7 +88,8 @@ def _score(args: argparse.Namespace) -> None:
     import torch
 
     from vap_pipeline import manifest
-    from vap_pipeline.evaluate.score import best_thresholds, evaluate, write
+    from vap_pipeline.evaluate import tables
+    from vap_pipeline.evaluate.score import best_thresholds, evaluate
     from vap_pipeline.model import load
     from vap_pipeline.scores import numbered
     from vap_pipeline.store import open_store
@@ -137,8 +138,9 @@ def _score(args: argparse.Namespace) -> None:
         raise InputError(f"{folder}: its thresholds: {error}; train the model again") from error
     evaluation = evaluate(model, test, best, seed)
     out = args.out or f"scores/{corpus}/{name}/fold-{fold}.parquet"
-    encoder = str(store.description.get("encoder", {}).get("weights", "unknown"))
-    write(evaluation, out, corpus, name, fold, seed, encoder)
+    run = {"corpus": corpus, "model": name, "fold": fold, "seed": seed}
+    rows = [run | row for row in evaluation.rows]
+    tables.write(out, rows, evaluation.events, evaluation.timeline, store.weights)
     shown = {row["metric"]: row["value"] for row in evaluation.rows if row["level"] == "frame"}
     log.info("%s: %s", out, ", ".join(f"{metric} {value:.3f}" for metric, value in shown.items()))
 
@@ -176,7 +178,9 @@ def _statistics(args: argparse.Namespace) -> None:
 def _manifest(args: argparse.Namespace) -> tuple[Path, str]:
     """The folder of the manifest, and the corpus's name."""
     if args.manifest:
-        return args.manifest, args.manifest.resolve().name
+        from vap_pipeline.manifest import name_of
+
+        return args.manifest, name_of(args.manifest)
     corpus = command.read_corpus(args.params, args.corpus)["name"]
     return Path("data_manifest") / corpus, corpus
 

@@ -1,10 +1,8 @@
 """``vap-anova``: compare the models over the folds, and write the report."""
 
 import argparse
-import io
 import json
 import logging
-import math
 import re
 import warnings
 from typing import Any
@@ -13,18 +11,15 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from vap_pipeline import command, files
+from vap_pipeline import command, files, parquet
 from vap_pipeline.errors import InputError
-from vap_pipeline.scores import LEVELS, METRICS, SCHEMA
+from vap_pipeline.evaluate import tables
+from vap_pipeline.scores import LEVELS, METRICS
 
 log = logging.getLogger(__name__)
 
 REFERENCE = "discrete"  # the model that the others are compared with
-
-NEVER_EMPTY = ("corpus", "model", "fold", "seed", "metric", "level", "value")  # a loss has no support
-MOST_ROWS = 10_000_000  # of a file; Switchboard's 135 conversations for testing give some 30,000
 
 COMPARISON = pa.schema(
     [("metric", pa.string()), ("level", pa.string()), ("model", pa.string()), ("folds", pa.int64())]
@@ -73,28 +68,30 @@ def _run(args: argparse.Namespace) -> None:
     corpus = settings["name"]
     folder, out = args.scores or f"scores/{corpus}", args.out or f"reports/{corpus}"
     models, folds = (command.pick(None, settings, each, default=[]) for each in ("models", "folds"))
+    if not all(type(model) is str for model in models):
+        raise InputError(f"setting models is {models!r}, not a list of names; mend params.yaml")
     if not all(type(fold) is int for fold in folds):
         raise InputError(f"setting folds is {folds!r}, not a list of whole numbers; mend params.yaml")
-    paths = find(folder, corpus, [str(each) for each in models], folds)
-    tables = [read(path) for path in paths.values()]
-    for run, path, table in zip(paths, paths.values(), tables, strict=True):
-        if (found := (table["model"][0].as_py(), table["fold"][0].as_py())) != run:
-            raise InputError(f"{path}: scores of {found[0]} on fold {found[1]}; run vap-evaluate score again")
-    scores = pa.concat_tables(tables)
-    encoders = sorted({(each.schema.metadata or {}).get(b"encoder", b"unknown").decode() for each in tables})
-    comparison = compare(scores)
+    paths = find(folder, corpus, models, folds)
+    found = {run: tables.read_scores(path) for run, path in paths.items()}
+    for run, each in found.items():
+        if (of := (each["model"][0].as_py(), each["fold"][0].as_py())) != run:
+            raise InputError(f"{paths[run]}: scores of {of[0]} on fold {of[1]}; {tables.CURE}")
+    scores = pa.concat_tables(found.values())
+    encoders = {(each.schema.metadata or {}).get(b"encoder", b"unknown").decode() for each in found.values()}
 
     from vap_pipeline.evaluate import figures, report
 
-    table = report.table(corpus, encoders, scores, comparison)
-    curves = figures.curves(paths, scores)
+    curves = figures.curves(paths, found)
+    comparison = compare(scores)
+    table = report.table(corpus, sorted(encoders), scores, comparison)
     timeline = next((run for run in paths if run[0] == REFERENCE), next(iter(paths)))
     written: dict[str, bytes] = {
-        "anova.parquet": parquet(comparison),
+        "anova.parquet": parquet.encode(comparison),
         "metrics.json": (json.dumps(report.metrics(scores, comparison), indent=2) + "\n").encode(),
         "precision_recall.csv": figures.points(curves),
         "precision_recall.png": figures.precision_recall(corpus, curves),
-        "timeline.png": figures.timeline(corpus, *timeline, paths[timeline]),
+        "timeline.png": figures.timeline(corpus, *timeline, paths[timeline], found[timeline]),
         "table.md": table.encode(),
     }
     for name, content in written.items():
@@ -130,59 +127,6 @@ def find(
             f"{corpus} --model {model} --fold {fold}`, or take it out of the corpus's `models` and `folds`"
         )
     return {run: found[run] for run in wanted}
-
-
-def read(path: str) -> pa.Table:
-    """Read a file of scores.
-
-    Raises:
-        InputError: it is none.
-    """
-    table = read_table(path)
-    if not table.schema.equals(SCHEMA):
-        raise InputError(f"{path}: its columns are not those of scores; run vap-evaluate score again")
-    if fault := _fault(table):
-        raise InputError(f"{path}: {fault}; run vap-evaluate score again")
-    return table
-
-
-def _fault(table: pa.Table) -> str:
-    """Say what is wrong with rows of scores; nothing where they may be of one run."""
-    rows = table.to_pylist()
-    if not rows or any(row[name] is None for row in rows for name in NEVER_EMPTY):
-        return "no rows, or empty cells"
-    if len({(row["metric"], row["level"]) for row in rows}) < len(rows):
-        return "a score stands there twice"
-    if len({(row["model"], row["fold"]) for row in rows}) > 1:
-        return "scores of more than one run"
-    for row in rows:
-        value, supports = row["value"], [row[name] or 0 for name in ("support_0", "support_1")]
-        # An F1 is NaN where there is nothing to score.
-        wrong = not math.isfinite(value) if row["metric"] == "loss" else value < 0 or value > 1
-        if wrong or min(supports) < 0:
-            return f"{row['metric']} is {value} of {supports}"
-    return ""
-
-
-def read_table(path: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file that ``vap-evaluate score`` wrote, with its checksums.
-
-    Raises:
-        InputError: it is damaged, or lacks one of ``columns``.
-    """
-    try:
-        content = io.BytesIO(files.read(path))
-        if (rows := pq.read_metadata(content).num_rows) > MOST_ROWS:
-            raise ValueError(f"{rows:,} rows")
-        table = pq.read_table(content, columns=columns, page_checksum_verification=True)
-        table.validate(full=True)
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:  # as garbled files do
-        raise InputError(f"{path}: not readable as Parquet; run vap-evaluate score again") from error
-    if columns is not None and table.column_names != columns:
-        raise InputError(f"{path}: lacks columns; run vap-evaluate score again")
-    return table
 
 
 def compare(scores: pa.Table, reference: str = REFERENCE) -> pa.Table:
@@ -268,12 +212,6 @@ def holm(p: list[float]) -> list[float]:
     corrected = np.empty_like(values)
     corrected[order] = np.minimum(stepped, 1)
     return corrected.tolist()
-
-
-def parquet(table: pa.Table) -> bytes:
-    content = io.BytesIO()
-    pq.write_table(table, content)
-    return content.getvalue()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from tqdm import tqdm
 
-from vap_pipeline.evaluate.anova import read_table
+from vap_pipeline.evaluate import tables
 from vap_pipeline.scores import TASKS
 
 RECALL = np.linspace(0, 1, 201)
@@ -48,6 +48,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlelocation": "left",
     "legend.frameon": False,
+    "text.parse_math": False,  # a $ in a name is one
 }
 
 
@@ -68,21 +69,20 @@ class Curve:
     share: float = 0.0
 
 
-def curves(paths: dict[tuple[str, int], str], scores: pa.Table) -> dict[str, dict[str, Curve]]:
+def curves(
+    paths: dict[tuple[str, int], str], scores: dict[tuple[str, int], pa.Table]
+) -> dict[str, dict[str, Curve]]:
     """Compute the curves, by task and model, from the events beside the files of scores.
 
     Args:
         paths: the files of scores by model and fold.
         scores: what they hold.
     """
-    thresholds = {
-        (row["model"], row["fold"], row["metric"]): row["threshold"]
-        for row in scores.to_pylist()
-        if row["level"] == "frame"
-    }
     found: dict[str, dict[str, Curve]] = {task: {} for task in TASKS}
     for (model, fold), path in tqdm(paths.items(), desc="curves", unit=" files", disable=None):
-        events = _read(path, "events", ["task", "label", "probabilities"])
+        rows = scores[model, fold]
+        events = tables.read_events(path, rows)
+        thresholds = {row["metric"]: row["threshold"] for row in rows.to_pylist() if row["level"] == "frame"}
         task_of = events["task"].to_numpy()
         for task in TASKS:
             part = events.filter(task_of == task)
@@ -95,7 +95,7 @@ def curves(paths: dict[tuple[str, int], str], scores: pa.Table) -> dict[str, dic
             curve = found[task].setdefault(model, Curve())
             curve.precision.append(precision[np.searchsorted(recall, RECALL).clip(max=len(recall) - 1)])
             curve.average.append(float(np.sum(np.diff(recall, prepend=0) * precision)))
-            said = score >= np.float32(thresholds[model, fold, f"f1_{task}"])
+            said = score >= np.float32(thresholds[f"f1_{task}"])
             hits = float(label[said].sum())
             curve.chosen.append((hits / label.sum(), hits / said.sum() if said.any() else np.nan))
             curve.share = float(label.mean())
@@ -161,19 +161,20 @@ def precision_recall(corpus: str, curves: dict[str, dict[str, Curve]]) -> bytes:
         return _png(figure)
 
 
-def timeline(corpus: str, model: str, fold: int, path: str) -> bytes:
+def timeline(corpus: str, model: str, fold: int, path: str, scores: pa.Table) -> bytes:
     """Draw half a minute of one conversation: speech and events of both speakers, then a model's p and p_bc.
 
     Args:
         path: the file of scores beside which the timeline and the events lie.
+        scores: what it holds.
     """
-    frames = _read(path, "timeline")
+    frames = tables.read_timeline(path)
     conversation = frames["conversation"][0].as_py()
     time = frames["frame"].to_numpy() / 100
     here = (pc.field("conversation") == conversation) & ~pc.field("swapped")
     events = [
         event
-        for event in _read(path, "events").drop_columns("probabilities").filter(here).to_pylist()
+        for event in tables.read_events(path, scores).drop_columns("probabilities").filter(here).to_pylist()
         if (event["task"], event["label"]) in EVENTS and time[0] <= event["start_s"] < time[-1]
     ]
     p_bc = [frames[f"p_bc_{speaker}"].to_numpy() for speaker in range(2)]
@@ -229,10 +230,6 @@ def _shade(axes: Axes, events: list[dict], tasks: tuple[str, ...]) -> None:
                 alpha=0.35,
                 lw=0,
             )
-
-
-def _read(path: str, what: str, columns: list[str] | None = None) -> pa.Table:
-    return read_table(f"{path.removesuffix('.parquet')}.{what}.parquet", columns)
 
 
 def _png(figure: Figure) -> bytes:

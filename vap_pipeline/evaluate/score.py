@@ -1,6 +1,5 @@
 """Score a trained model on the test set, with the thresholds of its fold's validation set."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,16 +7,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vap_pipeline import files, memory, projection
+from vap_pipeline import memory, projection
 from vap_pipeline.errors import InputError
+from vap_pipeline.evaluate.tables import TIMELINE
 from vap_pipeline.events import HOP, WINDOW
 from vap_pipeline.model import ProjectionModel
-from vap_pipeline.scores import NOTHING, SCHEMA, TASKS, collect, count, regions, scores, thresholds
+from vap_pipeline.scores import NOTHING, TASKS, collect, count, regions, scores, thresholds
 from vap_pipeline.voice_activity import FRAME_RATE
 from vap_pipeline.windows import Windows, activity, inputs, swap
 
@@ -174,32 +173,8 @@ def _timeline(windows: Windows, stretch: list[tuple[int, np.ndarray]]) -> pa.Tab
     first = windows.start(stretch[0][0])
     columns: dict[str, Any] = {
         "conversation": [windows.conversation(stretch[0][0])] * len(values),
-        "frame": np.arange(first, first + len(values), dtype=np.int32),
+        "frame": np.arange(first, first + len(values)),
     }
-    for column, name in enumerate(("va_0", "va_1", "p_0", "p_1", "p_bc_0", "p_bc_1")):
-        columns[name] = values[:, column].astype(np.uint8 if name.startswith("va") else np.float32)
-    return pa.table(columns)
-
-
-def write(
-    evaluation: Evaluation, path: str, corpus: str, model: str, fold: int, seed: int, encoder: str
-) -> None:
-    """Write the scores to ``path`` and, before them, the events and the timeline beside it.
-
-    ``encoder``, the name of the weights that the features are from, lies in the metadata of the scores.
-
-    Raises:
-        InputError: a file cannot be written.
-    """
-    run = {"corpus": corpus, "model": model, "fold": fold, "seed": seed}
-    rows = pa.Table.from_pylist([run | row for row in evaluation.rows], SCHEMA)
-    rows = rows.replace_schema_metadata({"encoder": encoder})
-    stem = path.removesuffix(".parquet")
-    for name, table in (
-        (f"{stem}.events.parquet", evaluation.events),
-        (f"{stem}.timeline.parquet", evaluation.timeline),
-        (path, rows),
-    ):
-        content = io.BytesIO()
-        pq.write_table(table, content, compression="zstd", write_page_checksum=True)
-        files.write(name, content.getvalue())
+    for column, name in enumerate(TIMELINE.names[2:]):
+        columns[name] = values[:, column].astype(TIMELINE.field(name).type.to_pandas_dtype())
+    return pa.table(columns, schema=TIMELINE)

@@ -1,19 +1,17 @@
 """What a manifest alone tells: voice activity of a whole corpus, block by block, and the events in it."""
 
-import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from vap_pipeline import files, manifest
+from vap_pipeline import files, manifest, parquet
 from vap_pipeline.errors import InputError
 from vap_pipeline.events import EVENTS, LOOK_AHEAD, WINDOW, find_events, windows
 from vap_pipeline.manifest import Manifest
@@ -54,10 +52,8 @@ def write_events(folder: Path, split: str, out: Path) -> tuple[Path, Path]:
         raise InputError(f"{folder}: no conversation has the split {split}; give another --split")
     found = events(tqdm(activity(corpus, names), "events", len(names), unit=" conversations", disable=None))
     paths = (out, out.with_suffix(f".non_shift{out.suffix}"))
-    for path, tables in zip(paths, zip(*found, strict=True), strict=True):
-        content = io.BytesIO()
-        pq.write_table(pa.concat_tables(tables), content, compression="zstd")
-        files.write(path, content.getvalue())
+    parts = zip(paths, zip(*found, strict=True), strict=True)
+    files.write_together({path: parquet.encode(pa.concat_tables(tables)) for path, tables in parts})
     return paths
 
 

@@ -5,16 +5,14 @@ best weights so far, and, as JSON in the header, the step, early stopping and th
 read is made from it, so nothing is lost where DVC deletes those files before it starts the run again.
 """
 
-import io
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from vap_pipeline import files, resume
+from vap_pipeline import files, parquet, resume
 from vap_pipeline.model import ModelConfig, ProjectionModel
 from vap_pipeline.model import save as save_model
 from vap_pipeline.resume import Tensors
@@ -86,6 +84,5 @@ def publish(
         model.load_state_dict(best, assign=True)
         described = {"best": progress.history[progress.best_row], "thresholds": progress.thresholds}
         save_model(model, settings | described, folder)
-    table = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(progress.history, HISTORY), table)
-    files.write(f"{folder}/history.parquet", table.getvalue())
+    history = pa.Table.from_pylist(progress.history, HISTORY)
+    files.write(f"{folder}/history.parquet", parquet.encode(history))

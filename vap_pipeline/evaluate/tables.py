@@ -1,0 +1,178 @@
+"""The files of a scored model: its scores, and beside them its events and a stretch of one conversation.
+
+They are written and read here. What is read is held against what a model can have scored, and the scores
+against the events: the three may have been copied, or half of them overwritten.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vap_pipeline import files, parquet, scores
+from vap_pipeline.errors import InputError
+from vap_pipeline.manifest import LONGEST_NAME, LONGEST_S
+from vap_pipeline.scores import LEVELS, SCHEMA, TASKS, THRESHOLDS
+
+CURE = "run vap-evaluate score again"
+NEVER_EMPTY = ("corpus", "model", "fold", "seed", "metric", "level", "value")  # a loss has no support
+MOST_ROWS = 30_000_000  # probabilities in a file; Switchboard's 135 conversations for testing give 3 million
+# As of scores.collect, and where the region lies in the conversation, in seconds.
+EVENTS = pa.schema(
+    [
+        ("conversation", pa.string()),
+        ("window", pa.int32()),
+        ("swapped", pa.bool_()),
+        ("task", pa.string()),
+        ("label", pa.int8()),
+        ("speaker", pa.int8()),
+        ("start", pa.int16()),
+        ("end", pa.int16()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+        ("probability", pa.float32()),
+        ("probabilities", pa.list_(pa.float32())),
+    ]
+)
+# Frames one after the other; p_bc is NaN of a model that does not tell.
+TIMELINE = pa.schema(
+    [("conversation", pa.string()), ("frame", pa.int32())]
+    + [(name, pa.uint8()) for name in ("va_0", "va_1")]
+    + [(name, pa.float32()) for name in ("p_0", "p_1", "p_bc_0", "p_bc_1")]
+)
+
+
+def write(path: str, rows: list[dict[str, Any]], events: pa.Table, timeline: pa.Table, encoder: str) -> None:
+    """Write scores to ``path``, and the events and the timeline beside it.
+
+    Args:
+        rows: of ``SCHEMA``.
+        events, timeline: tables of ``EVENTS`` and ``TIMELINE``.
+        encoder: the name of the weights that the features are from; it lies in the metadata of the scores.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({"encoder": encoder})
+    parts = {_beside(path, "events"): events, _beside(path, "timeline"): timeline, path: table}
+    files.write_together({name: parquet.encode(part) for name, part in parts.items()})
+
+
+def read_scores(path: str) -> pa.Table:
+    """Read the scores of one run, a table of ``SCHEMA``; ``encoder`` is in its metadata.
+
+    Raises:
+        InputError: they are missing or damaged, or no scores.
+    """
+    return _checked(path, SCHEMA, _score_fault)
+
+
+def read_events(path: str, of: pa.Table) -> pa.Table:
+    """Read the events beside ``path``, a table of ``EVENTS``.
+
+    Args:
+        of: the scores, which must be those of the events.
+
+    Raises:
+        InputError: they are missing or damaged, or of other scores.
+    """
+    return _checked(_beside(path, "events"), EVENTS, lambda events: _event_fault(events, of))
+
+
+def read_timeline(path: str) -> pa.Table:
+    """Read the stretch of a conversation beside ``path``, a table of ``TIMELINE``.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    return _checked(_beside(path, "timeline"), TIMELINE, _timeline_fault)
+
+
+def _beside(path: str, what: str) -> str:
+    return f"{path.removesuffix('.parquet')}.{what}.parquet"
+
+
+def _checked(path: str, schema: pa.Schema, fault: Callable[[pa.Table], str]) -> pa.Table:
+    table = parquet.read(path, schema, MOST_ROWS, CURE)
+    if found := fault(table):
+        raise InputError(f"{path}: {found}; {CURE}")
+    return table
+
+
+def _score_fault(table: pa.Table) -> str:
+    """Say what is wrong with rows of scores; nothing where they may be of one run."""
+    rows = table.to_pylist()
+    if not rows or any(row[name] is None for row in rows for name in NEVER_EMPTY):
+        return "no rows, or empty cells"
+    if len({(row["metric"], row["level"]) for row in rows}) < len(rows):
+        return "a score stands there twice"
+    if len({(row["model"], row["fold"]) for row in rows}) > 1:
+        return "scores of more than one run"
+    for row in rows:
+        value, threshold = row["value"], row["threshold"]
+        supports = [row[name] for name in ("support_0", "support_1")]
+        if row["metric"] == "loss":
+            right = math.isfinite(value)
+        else:  # an F1 is NaN where there is nothing to score
+            right = not (value < 0 or value > 1) and None not in (threshold, *supports)
+            right = right and THRESHOLDS[0] <= np.float32(threshold) <= THRESHOLDS[-1] and min(supports) >= 0
+        if not right:
+            return f"{row['metric']} is {value} of {supports} at {threshold}"
+    encoder = (table.schema.metadata or {}).get(b"encoder", b"").decode(errors="replace")
+    return "" if encoder.isprintable() and "\ufffd" not in encoder else "the name of its encoder is no text"
+
+
+def _event_fault(events: pa.Table, of: pa.Table) -> str:
+    """Say what is wrong with events; nothing where they may have made the scores ``of``."""
+    lists = events["probabilities"].combine_chunks()
+    values = lists.flatten()
+    if any(column.null_count for column in (*events.columns, values)):
+        return "empty cells"
+    for name, allowed in ("task", TASKS), ("label", (0, 1)), ("speaker", (0, 1)):
+        if others := set(events[name].unique().to_pylist()) - set(allowed):
+            return f"a {name} {others.pop()!r}"
+    if not (_shares(values) and _shares(events["probability"])) or 0 in lists.value_lengths().to_numpy():
+        return "probabilities that are none"
+    start_s, end_s = (events[name].to_numpy() for name in ("start_s", "end_s"))
+    if not ((start_s >= 0) & (start_s < end_s) & (end_s <= LONGEST_S)).all():
+        return "times that are none"
+    return "" if _made(of, scores.count(events)) else "events of other scores than those beside them"
+
+
+def _made(table: pa.Table, counts: np.ndarray) -> bool:
+    """Whether the scores in ``table`` follow from ``counts``."""
+    found = {(row["metric"], row["level"]): row for row in table.to_pylist() if row["metric"] != "loss"}
+    best = np.zeros((len(TASKS), len(LEVELS)), np.int64)
+    for (task, name), (level, kind) in itertools.product(enumerate(TASKS), enumerate(LEVELS)):
+        if row := found.get((f"f1_{name}", kind)):
+            best[task, level] = round(100 * row["threshold"]) - 1
+    made = {(row["metric"], row["level"]): row for row in scores.scores(counts, best)}
+    return found.keys() == made.keys() and all(
+        np.isclose(found[each][name], made[each][name], rtol=1e-6, equal_nan=True)
+        for each in made
+        for name in ("value", "threshold", "support_0", "support_1")
+    )
+
+
+def _timeline_fault(table: pa.Table) -> str:
+    """Say what is wrong with a timeline; nothing where it may be one."""
+    names, frames = table["conversation"].unique().to_pylist(), table["frame"].to_numpy()
+    if any(column.null_count for column in table.columns) or len(names) != 1 or len(table) < 2:
+        return "empty cells, or not one conversation"
+    if len(names[0]) > LONGEST_NAME or not names[0].isprintable():
+        return "the name of its conversation is none"
+    if frames[0] < 0 or (np.diff(frames) != 1).any():
+        return "its frames are not one after the other"
+    if any(set(table[name].unique().to_pylist()) - {0, 1} for name in ("va_0", "va_1")):
+        return "a voice activity that is none"
+    told = ("p_0", "p_1") if np.isnan(table["p_bc_0"].to_numpy()).all() else TIMELINE.names[-4:]
+    return "" if all(_shares(table[name]) for name in told) else "probabilities that are none"
+
+
+def _shares(values: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether all are numbers from 0 to 1."""
+    share = values.to_numpy()
+    return bool(((share >= 0) & (share <= 1)).all())
