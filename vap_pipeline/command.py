@@ -1,6 +1,8 @@
 """What every console script shares: settings from ``params.yaml``, and errors of one line."""
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import re
@@ -14,6 +16,7 @@ import yaml
 from vap_pipeline.errors import InputError
 
 PARAMS = Path("params.yaml")
+MOST_SETTINGS = 100_000  # in a settings file, each counted as often as it is repeated
 
 
 def add_corpus(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +47,8 @@ def _section(path: Path, corpus: str | None) -> dict[str, Any]:
     except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not readable as YAML ({reason}); mend the file") from error
+    if _is_endless(params):
+        raise InputError(f"{path}: its anchors repeat without end; mend the file")
     if not isinstance(params, dict):
         raise InputError(f"{path}: expected a section per corpus; see the params.yaml of the repository")
     selected = params.get("corpus")
@@ -59,6 +64,19 @@ def _section(path: Path, corpus: str | None) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise InputError(f"{path}: '{corpus}' is not a corpus section")
     return {"name": corpus} | section
+
+
+def _is_endless(params: Any) -> bool:
+    """Whether there is more than can be looked through: some lines of YAML repeat each other for ever."""
+    seen, left = 0, [params]
+    while left and seen <= MOST_SETTINGS:
+        seen += 1
+        value = left.pop()
+        if isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, (list, tuple)):
+            left += value
+    return seen > MOST_SETTINGS
 
 
 def _named(path: Path, section: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +200,45 @@ def _check_paths(args: argparse.Namespace) -> None:
                     raise InputError(f"{where}: {error}") from error
 
 
+def show(text: str) -> None:
+    """Print what the user has asked for on standard output.
+
+    Raises:
+        InputError: it cannot be written.
+        BrokenPipeError: nobody reads it any more.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # not every terminal can write ± and –
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"standard output: cannot be written ({error.strerror}); mend that") from error
+
+
+def _open_standard_files() -> None:
+    """Open those that are closed on nothing: the next file opened would become one, and be written into."""
+    for handle in range(3):
+        try:
+            os.fstat(handle)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    sys.stdout, sys.stderr = (
+        stream or open(handle, "w", closefd=False)  # noqa: SIM115
+        for handle, stream in ((1, sys.stdout), (2, sys.stderr))
+    )
+
+
+def _flush_standard_files() -> None:
+    """Give up what cannot be written: Python would try once more at the end, and change the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def run(
     body: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, argv: list[str] | None
 ) -> int:
@@ -189,24 +246,33 @@ def run(
 
     That is an :class:`InputError`, or an ``OSError`` of a file.
     """
+    _open_standard_files()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     args = parser.parse_args(argv)
+    try:
+        status, message = _run(body, args)
+        if message:
+            with contextlib.suppress(OSError):  # the status says it too
+                print(f"{parser.prog}: {message}", file=sys.stderr)
+        return status
+    finally:
+        _flush_standard_files()
+
+
+def _run(body: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> tuple[int, str]:
+    """Run ``body``; return the exit status and what to say."""
     try:
         _check_paths(args)
         body(args)
     except InputError as error:
         # From a process that reads for this one it comes with the traceback there; its own words are the end.
-        message = str(error).rpartition("InputError: ")[2].strip()
-        print(f"{parser.prog}: error: {message}", file=sys.stderr)
-        return 2
+        return 2, "error: " + str(error).rpartition("InputError: ")[2].strip()
     except BrokenPipeError:
-        return 141
+        return 141, ""
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"{parser.prog}: error: {error.filename}: {error.strerror}; mend that", file=sys.stderr)
-        return 2
+        return 2, f"error: {error.filename}: {error.strerror}; mend that"
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted; start the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+        return 130, "interrupted; start the same command again to go on"
+    return 0, ""

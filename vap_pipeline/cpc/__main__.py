@@ -239,7 +239,7 @@ def _probe(args: argparse.Namespace) -> None:
     from vap_pipeline.cpc import weights
 
     encoders = {name: weights.load(name, args.seed)[0] for name in args.weights}
-    print(_measure(encoders, _speech(corpora, args.split, SHORTEST_S), args.seed))
+    command.show(_measure(encoders, _speech(corpora, args.split, SHORTEST_S), args.seed))
 
 
 def _measure(encoders: dict[str, Any], held_back: list[Any], seed: int) -> str:

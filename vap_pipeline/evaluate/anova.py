@@ -96,7 +96,7 @@ def _run(args: argparse.Namespace) -> None:
     }
     for name, content in written.items():
         files.write(f"{out}/{name}", content)
-    print(table)
+    command.show(table)
     log.info("written: %s", ", ".join(f"{out}/{name}" for name in written))
 
 
