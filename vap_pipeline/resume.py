@@ -6,8 +6,10 @@ settings of the run and how far it has come. Nothing in it is a pickle.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -18,10 +20,34 @@ from vap_pipeline import files
 
 RESUME = "resume.safetensors"
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
+
 Tensors = dict[str, Tensor]
+P = TypeVar("P", bound="Progress")
 
 
-def save(folder: str, settings: dict[str, Any], progress: dict[str, Any], parts: dict[str, Tensors]) -> None:
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0  # steps made
+    run_id: str = ""  # in Weights & Biases
+    history: list[dict[str, float]] = field(default_factory=list)  # rows of what was measured
+
+    def check(self, last_step: int) -> None:
+        """Raise ValueError where no run of ``last_step`` steps can have come to this."""
+        for name, default in vars(type(self)()).items():
+            value = getattr(self, name)
+            if type(value) not in ((float, type(None)) if default is None else (type(default),)):
+                raise ValueError(f"{name} is {value!r:.50}")
+        if not 0 <= self.step <= last_step or not re.fullmatch("[0-9a-f]{8}|", self.run_id):
+            raise ValueError(f"step {self.step} of {last_step}, run {self.run_id:.50}")
+        for row in self.history:
+            if type(row) is not dict or not all(type(value) in (int, float) for value in row.values()):
+                raise ValueError(f"its history has {row!r:.50}")
+
+
+def save(folder: str, settings: dict[str, Any], progress: Progress, parts: dict[str, Tensors]) -> None:
     """Replace the state in ``folder``; a kill while saving leaves the one before.
 
     Raises:
@@ -32,15 +58,23 @@ def save(folder: str, settings: dict[str, Any], progress: dict[str, Any], parts:
         for part, named in parts.items()
         for name, tensor in named.items()
     }
-    header = {"settings": json.dumps(settings), "progress": json.dumps(progress)}
+    header = {"settings": json.dumps(settings), "progress": json.dumps(asdict(progress))}
     header["sha256"] = digest(header, tensors)
     files.write(f"{folder}/{RESUME}", safetensors.torch.save(tensors, header))
 
 
-def load(folder: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Tensors]] | str:
-    """Read the state in ``folder``, or say in words why there is none for a run of these ``settings``.
+def load(
+    folder: str,
+    settings: dict[str, Any],
+    kind: type[P],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    last_step: int,
+) -> tuple[P, dict[str, Tensors]] | str:
+    """Put the state in ``folder`` into ``model`` and ``optimizer``; return how far it is and all its tensors.
 
-    That of another run, which the new one would replace, is kept under a name of its own.
+    Where there is none for a run of these ``settings``, say so in words and change nothing. That of another
+    run, which the new one would replace, is kept under a name of its own.
 
     Raises:
         InputError: it cannot be kept.
@@ -53,8 +87,8 @@ def load(folder: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[st
         tensors, header = unpack(content)
         if header.pop("sha256", None) != digest(header, tensors):
             return f"{path} is damaged (it is not as it was written)"
-        saved, progress = json.loads(header["settings"]), dict(json.loads(header["progress"]))
-    except (ValueError, KeyError, TypeError) as error:
+        saved, so_far = json.loads(header["settings"]), json.loads(header["progress"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{path} is damaged ({error})"
     if changed := differences(saved, json.loads(json.dumps(settings))):
         kept = f"{folder}/resume.{hashlib.sha256(header['settings'].encode()).hexdigest()[:8]}.safetensors"
@@ -64,7 +98,37 @@ def load(folder: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = tensor
+    try:
+        progress = kind(**so_far)
+        progress.check(last_step)
+        _check_tensors(parts, model)
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        return f"{path} is damaged ({files.reason(error)})"
+    model.load_state_dict(parts["model"])
+    for name, tensor in parts.get("optimizer", {}).items():
+        parameter, key = model.get_parameter(name.rpartition(".")[0]), name.rpartition(".")[2]
+        # AdamW counts its steps where the parameter lies, as a scalar; the moments lie there anyway.
+        optimizer.state[parameter][key] = tensor.to(parameter.device)
     return progress, parts
+
+
+def _check_tensors(parts: dict[str, Tensors], model: nn.Module) -> None:
+    """Raise ValueError unless the tensors are those of ``model`` and, where given, of its optimizer."""
+    weights = model.state_dict()
+    moments = {
+        f"{name}.{key}": torch.zeros(()) if key == "step" else parameter
+        for name, parameter in model.named_parameters()
+        for key in MOMENTS
+    }
+    known = {"model": weights, "best": weights, "optimizer": moments}
+    wanted = {part: like for part, like in known.items() if part == "model" or part in parts}
+    if parts.keys() != wanted.keys():
+        raise ValueError(f"it holds {', '.join(parts)}")
+    for part, tensors in wanted.items():
+        for name in sorted(parts[part].keys() | tensors.keys()):
+            found, like = parts[part].get(name), tensors.get(name)
+            if found is None or like is None or found.shape != like.shape or found.dtype != like.dtype:
+                raise ValueError(f"its {part} is of another network: {name}")
 
 
 def how_to_go_on(folder: str) -> str:
@@ -104,15 +168,6 @@ def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state[parameter].items()
     }
-
-
-def restore_moments(tensors: Tensors, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put what :func:`moments` returned back into the optimizer."""
-    parameters = dict(model.named_parameters())
-    for name, tensor in tensors.items():
-        parameter, _, key = name.rpartition(".")
-        # AdamW counts its steps where the parameter lies, as a scalar; the moments lie there anyway.
-        optimizer.state[parameters[parameter]][key] = tensor.to(parameters[parameter].device)
 
 
 def differences(saved: Any, wanted: Any, name: str = "") -> str:

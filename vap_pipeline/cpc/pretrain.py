@@ -17,7 +17,7 @@ import signal
 import time
 import uuid
 from collections.abc import Generator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,14 +186,16 @@ class Batches(Dataset[Batch]):
 
 
 @dataclass
-class Progress:
-    """How far a run has come. ``history`` has a row per 20 steps and per check."""
+class Progress(resume.Progress):
+    """Where a run stands. ``history`` has a row per 20 steps and per check, and columns of ``HISTORY``."""
 
-    step: int = 0
     loss_sum: float = 0.0  # over the steps since the last row
     accuracy_sum: float = 0.0
-    run_id: str = ""
-    history: list[dict[str, float]] = field(default_factory=list)
+
+    def check(self, last_step: int) -> None:
+        """Raise ValueError where no run of ``last_step`` steps can have come to this."""
+        super().check(last_step)
+        pa.Table.from_pylist(self.history, HISTORY)
 
 
 @together()
@@ -243,13 +245,11 @@ def pretrain(
 
     progress = Progress()
     if resumed:
-        found = resume.load(folder, settings)
+        found = resume.load(folder, settings, Progress, model, adamw, config.steps)
         if isinstance(found, str):
             log.info("%s; starting anew", found)
         else:
-            progress = Progress(**found[0])
-            model.load_state_dict(found[1]["model"])
-            resume.restore_moments(found[1].get("optimizer", {}), model, adamw)
+            progress = found[0]
             log.info("%s: going on at step %d", folder, progress.step)
     progress.run_id = progress.run_id or uuid.uuid4().hex[:8]
     saved_at, saved_step = time.monotonic(), progress.step
@@ -264,7 +264,7 @@ def pretrain(
         nonlocal saved_at, saved_step
         if is_main:
             parts = {"model": model.state_dict(), "optimizer": resume.moments(model, adamw)}
-            resume.save(folder, settings, asdict(progress), parts)
+            resume.save(folder, settings, progress, parts)
         saved_at, saved_step = time.monotonic(), progress.step
 
     name = "{}/cpc/seed-{}".format(settings["corpus"], config.seed)

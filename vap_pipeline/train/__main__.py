@@ -140,7 +140,15 @@ def _train(args: argparse.Namespace, corpus: dict[str, Any], folder: str, reques
         log.info("fast-dev-run: one batch was trained on, checked, saved and loaded; nothing is kept")
         return
     progress = train(
-        training, validation, model, config, settings, folder, resume=args.resume, workers=workers, track=True
+        training,
+        validation,
+        model,
+        config,
+        settings,
+        folder,
+        resumed=args.resume,
+        workers=workers,
+        track=True,
     )
     best = progress.history[progress.best_row]
     log.info("best at step %d: %s", best["step"], {k: round(v, 4) for k, v in best.items() if k != "step"})

@@ -5,7 +5,7 @@ best weights so far, and, as JSON in the header, the step, early stopping and th
 read is made from it, so nothing is lost where DVC deletes those files before it starts the run again.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,7 @@ from vap_pipeline import files, parquet, resume
 from vap_pipeline.model import ModelConfig, ProjectionModel
 from vap_pipeline.model import save as save_model
 from vap_pipeline.resume import Tensors
-from vap_pipeline.scores import METRICS
+from vap_pipeline.scores import METRICS, numbered
 
 MEASURES = ("training_loss", "gradient_norm", "learning_rate", "validation_loss", *METRICS)
 HISTORY = pa.schema(
@@ -25,10 +25,9 @@ HISTORY = pa.schema(
 
 
 @dataclass
-class Progress:
+class Progress(resume.Progress):
     """Where a run stands. ``history`` has a row per check and per ten steps, and columns of ``HISTORY``."""
 
-    step: int = 0  # steps made
     checks: int = 0  # validation checks made
     best_check: int = 0
     best_row: int = 0  # of the history
@@ -38,8 +37,19 @@ class Progress:
     loss_sum: float = 0.0  # over the steps since that row
     norm_sum: float = 0.0
     finished: bool = False
-    run_id: str = ""  # in Weights & Biases
-    history: list[dict[str, float]] = field(default_factory=list)
+
+    def check(self, last_step: int) -> None:
+        """Raise ValueError where no run of ``last_step`` steps can have come to this."""
+        super().check(last_step)
+        if not 0 <= self.best_row < max(len(self.history), 1) or not 0 <= self.logged <= self.step:
+            raise ValueError(f"row {self.best_row} of {len(self.history)}, step {self.logged} of {self.step}")
+        if not 0 <= self.best_check <= self.checks <= self.step or bool(self.best_check) != bool(self.checks):
+            raise ValueError(f"check {self.best_check} of {self.checks}")
+        if not self.checks <= len(self.history) or self.finished > bool(self.checks):
+            raise ValueError(f"{self.checks} checks in {len(self.history)} rows of its history")
+        pa.Table.from_pylist(self.history, HISTORY)
+        if self.thresholds:
+            numbered(self.thresholds)
 
 
 def save(
@@ -52,26 +62,7 @@ def save(
 ) -> None:
     """Replace the state in ``folder``; a kill while saving leaves the one before."""
     parts = {"model": model.state_dict(), "best": best, "optimizer": resume.moments(model, optimizer)}
-    resume.save(folder, settings, asdict(progress), parts)
-
-
-def load(folder: str, settings: dict[str, Any]) -> tuple[Progress, dict[str, Tensors]] | str:
-    """Read the state in ``folder``, or say in words why there is none for a run of these ``settings``."""
-    found = resume.load(folder, settings)
-    if isinstance(found, str):
-        return found
-    progress, parts = found
-    try:
-        return Progress(**progress), parts
-    except TypeError as error:
-        return f"{folder}/{resume.RESUME} is damaged ({error})"
-
-
-def restore(parts: dict[str, Tensors], model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
-    """Put the state's tensors into ``model`` and ``optimizer``; return the best weights so far, if any."""
-    model.load_state_dict(parts["model"])
-    resume.restore_moments(parts.get("optimizer", {}), model, optimizer)
-    return parts.get("best", {})
+    resume.save(folder, settings, progress, parts)
 
 
 def publish(

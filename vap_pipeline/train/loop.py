@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from vap_pipeline import command, files, memory, projection
+from vap_pipeline import command, files, memory, projection, resume
 from vap_pipeline.errors import InputError
 from vap_pipeline.model import ModelConfig, ProjectionModel
 from vap_pipeline.resume import RESUME
@@ -48,7 +48,7 @@ def train(
     settings: dict[str, Any],
     folder: str,
     *,
-    resume: bool = False,
+    resumed: bool = False,
     workers: int = 0,
     first_batch_only: bool = False,
     track: bool = False,
@@ -61,7 +61,7 @@ def train(
         config: how it is trained; its ``seed`` is the run's.
         settings: all that the result depends on, as JSON; written to ``config.json``.
         folder: of the checkpoint, local or any fsspec path.
-        resume: go on from the state in ``folder``, where it is one of the same settings.
+        resumed: go on from the state in ``folder``, where it is one of the same settings.
         workers: processes that read batches; 0 reads them here.
         first_batch_only: take one batch of either set for the whole.
         track: show the history in Weights & Biases while it is written.
@@ -100,13 +100,12 @@ def train(
     checks_per_epoch = min(config.checks_per_epoch, plan.steps_per_epoch)
 
     progress, best = Progress(), {}
-    if resume:
-        found = checkpoint.load(folder, settings)
+    if resumed:
+        found = resume.load(folder, settings, Progress, model, adamw, last_step)
         if isinstance(found, str):
             log.info("%s; starting anew", found)
         else:
-            progress, parts = found
-            best = checkpoint.restore(parts, model, adamw)
+            progress, best = found[0], found[1].get("best", {})
             log.info(
                 "%s: %s at step %d", folder, "complete" if progress.finished else "going on", progress.step
             )
