@@ -34,6 +34,8 @@ from made import content, corpus, sphere
 
 from vap_pipeline import manifest, model
 from vap_pipeline.corpora.__main__ import main as vap_manifest
+from vap_pipeline.cpc import weights
+from vap_pipeline.cpc.encoder import Config
 from vap_pipeline.evaluate.__main__ import main as vap_evaluate
 from vap_pipeline.evaluate.anova import main as vap_anova
 from vap_pipeline.extract.__main__ import main as vap_extract
@@ -62,6 +64,7 @@ SETTINGS = {
         "seed": 0,
     },
 }
+CALLS = "data/tiny/calls.csv"
 RUN = ["--model", "discrete", "--fold", "0"]
 COMMANDS: dict[str, Callable[[], int]] = {
     "vap-manifest": lambda: vap_manifest(["segments", "--corpus", "tiny"]),
@@ -570,3 +573,54 @@ def test_features_that_are_no_numbers_do_not_choose_thresholds(project, capfd):
         config.pop("thresholds", None)  # as a checkpoint of mixed precision, for which they are chosen then
         model.save(network, config, str(project / CHECKPOINT))
         assert f"conversation {name}" in ends(COMMANDS["vap-evaluate score"], capfd)
+
+
+def test_weights_that_changed_under_their_name_are_noticed_until_they_have_encoded(project, capfd):
+    with restored(project):
+        weights.save(weights.random(1, Config(16, 8)), "small.pt")
+        assert "encoder.sha256 is" in ends(COMMANDS["vap-train"], capfd)
+        assert "encoder.sha256 is" in ends(COMMANDS["vap-extract"], capfd)
+        shutil.rmtree(STORE)
+        assert ends(COMMANDS["vap-extract"], capfd) == ends(COMMANDS["vap-train"], capfd) == ""
+
+
+BEFORE_ITS_MODEL = """
+import os, signal, sys
+from vap_pipeline.train import __main__ as command, checkpoint
+checkpoint.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+command.main(sys.argv[1:])
+"""
+
+
+def test_a_model_of_before_does_not_pass_for_that_of_a_training_that_was_killed(project, capfd):
+    again = ["--corpus", "tiny", *RUN, "--learning-rate", "0.01"]
+    with restored(project):
+        killed = subprocess.run([sys.executable, "-c", BEFORE_ITS_MODEL, *again], capture_output=True)
+        assert killed.returncode == -signal.SIGKILL
+        said = ends(COMMANDS["vap-evaluate score"], capfd)
+        assert "of another training" in said and "train.learning_rate was 0.001, is 0.01" in said
+        assert ends(lambda: vap_train([*again, "--resume"]), capfd) == ""
+        assert ends(COMMANDS["vap-evaluate score"], capfd) == ""
+
+
+@pytest.mark.parametrize(
+    ("run", "argv"),
+    [
+        (vap_evaluate, ["events", "--manifest", "loop"]),
+        (vap_evaluate, ["statistics", "--manifest", "loop"]),
+        (
+            vap_manifest,
+            ["segments", "--out", "loop", "--audio", "data/tiny/audio", "--table", CALLS],
+        ),
+        (vap_manifest, ["segments", "--corpus", "tiny", "--audio", "loop"]),
+        (vap_extract, ["--corpus", "tiny", "--out", "loop"]),
+        (vap_train, [*RUN, "--corpus", "tiny", "--out", "loop"]),
+        (vap_anova, ["--corpus", "tiny", "--scores", "loop"]),
+        (vap_anova, ["--corpus", "tiny", "--out", "loop"]),
+    ],
+)
+def test_links_that_lead_round_and_round(project, capfd, run, argv):
+    with restored(project):
+        Path("loop").symlink_to("loop")
+        assert "loop" in ends(lambda: run(argv), capfd)
+        Path("loop").unlink()

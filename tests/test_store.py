@@ -461,3 +461,20 @@ def test_as_many_conversations_as_switchboard_s_keep_no_file_open(tmp_path):
     assert len(store.conversations) == 2_438
     assert sum(store.frames(name) for name in store.conversations) == 24_380
     assert len(list(open_files.iterdir())) == before
+
+
+def test_what_a_kill_left_of_the_description_is_removed(tmp_path):
+    writer = stores.create(tmp_path / "s", DESCRIPTION)
+    (tmp_path / "s" / f".{files.own_name()}.partial").write_bytes(b"half")
+    writer.sweep()
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["zarr.json"]
+
+
+@pytest.mark.parametrize(
+    "encoder", ["text", [1], {"weights": 7}, {"weights": "a\ud800"}, {"weights": "a\nb"}]
+)
+def test_a_description_without_a_name_of_the_weights_is_refused(tmp_path, encoder):
+    root = {"attributes": DESCRIPTION | {"format_version": 1, "encoder": encoder}, "zarr_format": 3}
+    (tmp_path / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(InputError, match="no name of the weights"):
+        stores.open_store(tmp_path)

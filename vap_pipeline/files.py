@@ -3,12 +3,13 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +39,27 @@ def read(path: str | Path) -> bytes:
         raise InputError(f"{path}: no such file; make it with the stage before, or mend the path") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def sha256(path: Path, ask: Callable[[], None] = lambda: None) -> str:
+    """Return the SHA-256 of a file of this machine.
+
+    Args:
+        ask: called again and again meanwhile; it may raise, to stop.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        check_regular(path)
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                ask()
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from error
+    return digest.hexdigest()
 
 
 def exists(path: str | Path) -> bool:

@@ -131,6 +131,16 @@ def _check_tensors(parts: dict[str, Tensors], model: nn.Module) -> None:
                 raise ValueError(f"its {part} is of another network: {name}")
 
 
+def settings_of(folder: str) -> dict[str, Any]:
+    """Return the settings of the run whose state is in ``folder``; none where there is no such state."""
+    path = f"{folder}/{RESUME}"
+    try:
+        _, header = unpack(files.read(path)) if files.exists(path) else ({}, {})
+        return dict(json.loads(header["settings"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
 def how_to_go_on(folder: str) -> str:
     """Return what to say of a run in ``folder`` that was stopped."""
     if files.exists(f"{folder}/{RESUME}"):

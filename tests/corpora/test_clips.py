@@ -1,5 +1,8 @@
 """Clips of one speaker each become calls: who is on which channel when, and what of the sound is left."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -92,3 +95,23 @@ def test_no_clips(tmp_path, capsys):
     (tmp_path / "clips").mkdir()
     assert run(tmp_path) == 2
     assert "no clips below it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", [0, 1, 10**9])
+def test_absurd_rates(clips, capsys, rate):
+    path = clips / "clips" / "50-0.wav"
+    soundfile.write(path, np.zeros(RATE), RATE)
+    content = bytearray(path.read_bytes())
+    content[24:28] = rate.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert run(clips) == 2
+    assert "50-0.wav: " in capsys.readouterr().err
+
+
+def test_folders_whose_names_are_no_text(clips, capfd):
+    odd = Path(os.fsdecode(os.fsencode(clips / "clips") + b"/\xff\xfe"))
+    odd.mkdir()
+    (odd / "50-0.flac").write_bytes((clips / "clips" / "10" / "10-7-0000.flac").read_bytes())
+    assert run(clips) == 2
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert ": error: " in error and "50-0" in error

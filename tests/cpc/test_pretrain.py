@@ -388,3 +388,19 @@ def test_gradients_reach_every_weight():
     model = Prediction(CPCEncoder(SMALL), 3)
     model(torch.randn(1, 2, WINDOW) * 0.1, torch.randint(2 * FRAMES, (1, 4)))[0].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_other_audio_is_noticed_where_a_run_goes_on(calls, tmp_path, capsys):
+    shutil.copytree(calls, tmp_path / "other")
+    assert main(flags(tmp_path / "other", tmp_path / "out")) == 0
+    before = outputs(tmp_path / "out")
+    assert main(flags(tmp_path / "other", tmp_path / "out", "--resume")) == 0
+    assert outputs(tmp_path / "out") == before and "starting anew" not in capsys.readouterr().err
+    path = tmp_path / "other" / "audio" / "c0.wav"
+    samples, rate = soundfile.read(path)
+    soundfile.write(path, samples[::-1], rate)
+    run = [sys.executable, "-m", "vap_pipeline.cpc", *flags(tmp_path / "other", tmp_path / "out", "--resume")]
+    again = subprocess.run(run, capture_output=True, text=True, env=os.environ | {"WANDB_MODE": "disabled"})
+    assert again.returncode == 0
+    assert "data.training was" in again.stderr and "starting anew" in again.stderr
+    assert outputs(tmp_path / "out") != before

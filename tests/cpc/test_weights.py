@@ -1,11 +1,13 @@
 """Loading weights: the right file, the wrong file, no file, and no network."""
 
 import argparse
+import copy
 import hashlib
 import socket
 import subprocess
 import sys
 import threading
+import zipfile
 
 import pytest
 import torch
@@ -243,3 +245,25 @@ def test_random_features_tell_speech_from_silence():
     quiet, loud = features[80:120].mean(0), features[130:].mean(0)
     assert (quiet - loud).abs().mean() > 0.05
     assert features.std(0).mean() > 0.1
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_an_archive_that_grows_takes_no_memory(tmp_path, overlapping):
+    """Half a gigabyte of zeros in a file of 500 kB; or one part that its directory lists many times."""
+    path = tmp_path / "grown.pt"
+    zeros = torch.zeros(1 << (12 if overlapping else 27))
+    torch.save({"config": {}, "weights": {"a": zeros}}, path)
+    with zipfile.ZipFile(path) as whole:
+        parts = [(info.filename, whole.read(info)) for info in whole.infolist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED if overlapping else zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts:
+            archive.writestr(name, content)
+        if overlapping:
+            largest = max(archive.infolist(), key=lambda info: info.file_size)
+            for i in range(9):
+                again = copy.copy(largest)
+                again.filename = f"{largest.filename}{i}"
+                archive.filelist.append(again)
+    assert path.stat().st_size < 600_000
+    run = subprocess.run([sys.executable, "-c", FORGED, str(path)], capture_output=True, text=True)
+    assert "grown.pt: not a CPC checkpoint (its parts are compressed)" in run.stdout, run.stderr

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 import torchaudio
 from torch import Tensor
+from tqdm import tqdm
 
+from vap_pipeline import files
 from vap_pipeline.audio import Recording, open_recording
 from vap_pipeline.cpc.encoder import SAMPLE_RATE
 from vap_pipeline.errors import InputError
@@ -71,11 +74,22 @@ def stretches(
     return found
 
 
-def digest(stretches: Iterable[Stretch]) -> str:
-    """SHA-256 of who speaks where, whatever folder the audio lies in."""
+def digest(stretches: list[Stretch]) -> str:
+    """SHA-256 of what is said, by whom and when, whatever folder the audio lies in.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    paths = list(dict.fromkeys(each.audio for each in stretches))
+    pool = ThreadPoolExecutor()
+    try:
+        read = tqdm(pool.map(files.sha256, paths), "audio", len(paths), unit=" files", disable=None)
+        content = dict(zip(paths, read, strict=True))
+    finally:
+        pool.shutdown(cancel_futures=True)
     sha256 = hashlib.sha256()
     for each in stretches:
-        sha256.update(repr((each.speaker, each.audio.name, each.start_s, each.end_s)).encode())
+        sha256.update(repr((each.speaker, content[each.audio], each.start_s, each.end_s)).encode())
     return sha256.hexdigest()
 
 

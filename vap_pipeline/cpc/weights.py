@@ -1,9 +1,11 @@
 """The encoder's weights: the published checkpoint, another in its format, or random ones from a seed."""
 
+import contextlib
 import hashlib
 import io
 import json
 import re
+import zipfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -42,11 +44,7 @@ def load(weights: str, seed: int = 0, download: bool = False) -> tuple[CPCEncode
             digest.update(name.encode() + tensor.numpy().tobytes())
         return encoder, _description(name_of(weights, seed), digest.hexdigest(), encoder)
     path = _locate(weights, download)
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    sha256 = files.sha256(path)
     promised = re.search(r"-([0-9a-f]{8,64})\.pt$", path.name)
     if promised and not sha256.startswith(promised[1]):
         raise InputError(
@@ -60,6 +58,18 @@ def load(weights: str, seed: int = 0, download: bool = False) -> tuple[CPCEncode
 def name_of(weights: str, seed: int = 0) -> str:
     """Return what a store calls the weights that :func:`load` is asked for."""
     return f"random-seed{seed}" if weights == "random" else SHIPPED.get(weights, Path(weights)).name
+
+
+def described(weights: str, seed: int = 0) -> dict[str, str]:
+    """Return what a store must say of the weights that :func:`load` is asked for.
+
+    Their name; and, where their file is on this machine, its SHA-256.
+    """
+    found = {"weights": name_of(weights, seed)}
+    if weights != "random":
+        with contextlib.suppress(InputError):
+            found["sha256"] = files.sha256(_locate(weights, download=False))
+    return found
 
 
 def random(seed: int, config: Config | None = None) -> CPCEncoder:
@@ -147,6 +157,16 @@ def _download(target: Path) -> None:
         socket.setdefaulttimeout(before)
 
 
+def _check_archive(path: Path) -> None:
+    """Raise ValueError where a few bytes stand for many: torch writes its parts as they are, each once."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+        stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+        if not stored or sum(part.file_size for part in parts) > path.stat().st_size:
+            raise ValueError("its parts are compressed")
+
+
 def _read(path: Path) -> CPCEncoder:
     try:
         if path.suffix == ".safetensors":
@@ -154,6 +174,7 @@ def _read(path: Path) -> CPCEncoder:
                 described = dict(json.loads(file.metadata()["config"]))
                 tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         else:
+            _check_archive(path)
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
             described, tensors = dict(checkpoint["config"]), dict(checkpoint["weights"])
     except Exception as error:  # whatever a file of any content makes the unpickler raise

@@ -87,7 +87,7 @@ def _score(args: argparse.Namespace) -> None:
 
     import torch
 
-    from vap_pipeline import manifest
+    from vap_pipeline import manifest, resume
     from vap_pipeline.evaluate import tables
     from vap_pipeline.evaluate.score import best_thresholds, evaluate
     from vap_pipeline.model import load
@@ -97,6 +97,12 @@ def _score(args: argparse.Namespace) -> None:
 
     folder = args.checkpoint or f"checkpoints/{corpus}/{args.model}/fold-{args.fold}"
     model, config = load(folder)
+    begun = resume.settings_of(folder)
+    if changed := resume.differences({key: config.get(key) for key in begun}, begun):
+        raise InputError(
+            f"{folder}: its model is of another training than the one begun there since ({changed}); go on "
+            f"with that (vap-train --resume), or remove {folder}/{resume.RESUME} to score the model of before"
+        )
     try:
         name, fold, seed, trained_on = model.config.model, config["fold"], config["seed"], config["store"]
     except KeyError as error:

@@ -61,17 +61,9 @@ class Job:
         Raises:
             InputError: the audio cannot be read.
         """
-        digest = hashlib.sha256()
-        try:
-            files.check_regular(self.audio)
-            with self.audio.open("rb") as file:
-                while block := file.read(1 << 20):
-                    ask()
-                    digest.update(block)
-        except OSError as error:
-            raise InputError(f"{self.audio}: cannot be read ({error.strerror}); mend that") from error
+        audio_sha256 = files.sha256(self.audio, ask)
         va_sha256 = hashlib.sha256(self.va().tobytes()).hexdigest()
-        return {"duration_s": self.duration_s, "audio_sha256": digest.hexdigest(), "va_sha256": va_sha256}
+        return {"duration_s": self.duration_s, "audio_sha256": audio_sha256, "va_sha256": va_sha256}
 
 
 @dataclass

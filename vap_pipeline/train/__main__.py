@@ -96,7 +96,7 @@ def _train(args: argparse.Namespace, corpus: dict[str, Any], folder: str, reques
     from accelerate import PartialState
 
     from vap_pipeline import manifest
-    from vap_pipeline.cpc.weights import name_of
+    from vap_pipeline.cpc.weights import described
     from vap_pipeline.model import ModelConfig, load
     from vap_pipeline.store import open_store
     from vap_pipeline.train.loop import train
@@ -108,7 +108,7 @@ def _train(args: argparse.Namespace, corpus: dict[str, Any], folder: str, reques
     folds = manifest.read(args.manifest or Path("data_manifest") / name)
     expected = {}
     if not args.store and (weights := command.pick(None, corpus, "extract", "weights", kind=str)):
-        expected = {"encoder": {"weights": name_of(weights, command.pick_seed(None, corpus, "extract"))}}
+        expected = {"encoder": described(weights, command.pick_seed(None, corpus, "extract"))}
     store = open_store(args.store or f"data/{name}/features.zarr", expected)
     manifest.check_store(folds, store, folds.training_set(args.fold) + folds.validation_set(args.fold))
     training = Windows(store, folds.training_set(args.fold))
