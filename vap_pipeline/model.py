@@ -93,7 +93,8 @@ class Layer(nn.Module):
         return x + self.dropout(self.feedforward_out(F.gelu(self.feedforward_in(self.norm_feedforward(x)))))
 
     def attention(self, x: Tensor) -> Tensor:
-        q, k, v = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        parts = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B, T, heads, …)
+        q, k, v = (part.transpose(1, 2) for part in parts)
         x = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.attention_out(x.transpose(1, 2).flatten(-2))
 
