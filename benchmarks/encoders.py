@@ -3,8 +3,9 @@
     python -m benchmarks.encoders [--corpus sample] [--weights telephone-small random] [--seeds 0 1 2]
 
 Encodes the corpus with either weights, trains and scores all its models on all its folds with each of the
-seeds, and prints weighted F1 over frames, the mean over folds and seeds, and by how much the first weights do
-better. The corpus's audio and manifest must be there, as `dvc repro` leaves them.
+seeds, and prints weighted F1 over frames: the mean over folds and seeds, and by how much the first weights do
+better, with the standard error of that over the trainings, of which each has its pair. The corpus's audio and
+manifest must be there, as `dvc repro` leaves them.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 from tqdm import tqdm
 
 from benchmarks import machine
@@ -74,11 +76,15 @@ def table(scores: dict[str, dict[str, Found]]) -> str:
             rows.append(
                 [model, weights, *(f"{mean(values):.3f}" if values else ABSENT for values in columns)]
             )
-        better = zip(of[first], of[second], strict=True)
-        rows.append(
-            [model, "difference", *(f"{mean(a) - mean(b):+.3f}" if a and b else ABSENT for a, b in better)]
-        )
+        differences = [np.subtract(*pair) for pair in zip(of[first], of[second], strict=True)]
+        rows.append([model, "difference", *map(_mean, differences)])
     return machine.table(["model", "weights", *COLUMNS], rows)
+
+
+def _mean(differences: np.ndarray) -> str:
+    if len(differences) < 2:
+        return ABSENT
+    return f"{differences.mean():+.3f} ± {differences.std(ddof=1) / len(differences) ** 0.5:.3f}"
 
 
 def main() -> None:
