@@ -18,7 +18,10 @@ LEFT = [
     Training(
         step=4,
         run_id="0123abcd",
-        history=[{"step": 2, "epoch": 0.5, "f1_shift": 0.5}, {"step": 4, "epoch": 1.0, "training_loss": NAN}],
+        history=[
+            {"step": 2, "epoch": 0.5, "validation_loss": 0.5, "f1_shift": NAN},
+            {"step": 4, "epoch": 1.0, "validation_loss": 0.4},
+        ],
         checks=2,
         best_check=1,
         best_quality=0.5,
@@ -42,7 +45,11 @@ def load(folder, kind):
     model = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     untouched = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = resume.load(str(folder), SETTINGS, kind, model, optimizer, last_step=8)
+
+    def possible(progress):
+        progress.check(8)
+
+    found = resume.load(str(folder), SETTINGS, kind, model, optimizer, possible)
     if isinstance(found, str):
         assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in untouched.items())
         assert not optimizer.state
@@ -52,6 +59,8 @@ def load(folder, kind):
 def save(folder, progress):
     model, optimizer = trained()
     parts = {"model": model.state_dict(), "optimizer": resume.moments(model, optimizer)}
+    if isinstance(progress, Training):
+        parts["best"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     resume.save(str(folder), SETTINGS, progress, parts)
     return model, optimizer
 
@@ -96,6 +105,14 @@ BOTH = {
     "another field": says(zzz=1),
     "history in words": says(history="x"),
     "a row in words": says(history=["x"]),
+    "a row without its step": says(history=[{"loss": 1.0}]),
+    "a row of a step to come": says(history=[{"step": 5}]),
+    "a step beyond all numbers": says(history=[{"step": 2**70}]),
+    "no optimizer": without("optimizer."),
+    "an optimizer of more steps": has("optimizer.weight.step", torch.tensor(5.0)),
+    "an optimizer of no steps": has("optimizer.weight.step", torch.tensor(0.0)),
+    "moments that are no numbers": has("optimizer.weight.exp_avg", torch.full((2, 3), NAN)),
+    "weights that are no numbers": has("model.weight", torch.full((2, 3), NAN)),
     "a step of the history in words": says(history=[{"step": "x"}]),
     "a run that leads elsewhere": says(run_id="../../x"),
     "no model": without("model."),
@@ -116,10 +133,12 @@ OF_TRAINING = {
     "finished in words": says(finished="x"),
     "a quality in words": says(best_quality="x"),
     "no history": says(history=[]),
+    "a best check that was none": says(best_quality=None),
     "logged after now": says(logged=5),
     "thresholds of nothing": says(thresholds=[]),
     "thresholds of one task": says(thresholds=TOLD),
-    "half of the best": has("best.weight", torch.zeros(2, 3)),
+    "half of the best": without("best.weight"),
+    "no best": without("best."),
 }
 
 

@@ -185,7 +185,7 @@ def test_nothing_is_written_that_cannot_be_read(made: Manifest, tmp_path: Path) 
         ("conversation,audio,duration_s,split,fold\na,,20.0,train\n", "line 2: .* does not fit the columns"),
         ("conversation,audio,duration_s,split,fold\na,,long,train,0\n", "line 2"),
         ("conversation,audio,duration_s,split,fold\na,,20.0,train,x\n", "line 2"),
-        ("conversation,audio,duration_s,split,fold\na,,20.0,train,0\n\n", "line 3"),
+        ("conversation,audio,duration_s,split,fold\n\na,,long,train,0\n", "line 3"),
         ("conversation,audio,duration_s,split,fold\n", "lists no conversation"),
         ('conversation,audio,duration_s,split,fold\n"a,,20.0\n', "not a table in UTF-8"),
         (b"conversation,audio,duration_s,split,fold\n\xff,,20.0,train,0\n", "not a table in UTF-8"),

@@ -16,6 +16,7 @@ import yaml
 from vap_pipeline.errors import InputError
 
 PARAMS = Path("params.yaml")
+LONGEST_SETTINGS = 100_000  # characters of a settings file
 MOST_SETTINGS = 100_000  # in a settings file, each counted as often as it is repeated
 
 
@@ -43,8 +44,11 @@ def _section(path: Path, corpus: str | None) -> dict[str, Any]:
             raise InputError(f"{path}: no such settings file; give the path of a params.yaml")
         return {"name": corpus or "switchboard"}
     try:
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        if len(text) > LONGEST_SETTINGS:
+            raise ValueError(f"{len(text):,} characters, where settings take some thousands")
+        params = yaml.safe_load(text)
+    except Exception as error:  # whatever text of any kind makes the parser raise
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not readable as YAML ({reason}); mend the file") from error
     if _is_endless(params):
@@ -189,6 +193,8 @@ def _check_paths(args: argparse.Namespace) -> None:
                 continue
             where = f"--{flag.replace('_', '-')} {value}"
             protocols = re.findall(r"([^:/]+)://", value) if isinstance(value, str) else []
+            if isinstance(value, Path) and re.match(r"[a-z0-9]+:/", str(value)):
+                raise InputError(f"{where}: must be a place on this machine")
             if "::" in str(value) and not protocols:
                 raise InputError(f"{where}: '::' chains file systems; give a path without it")
             for protocol in protocols:

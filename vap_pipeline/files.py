@@ -107,7 +107,7 @@ def write_together(contents: dict[str | Path, bytes]) -> None:
     """Replace files that belong together, the last of which is the one that readers look for.
 
     All are written out before any is replaced, so a full disk changes nothing; a kill while they are replaced
-    leaves the last absent, rather than files of two makings.
+    leaves the last absent, rather than files of two makings. Two writers on one host take turns.
 
     Raises:
         InputError: one cannot be written.
@@ -120,6 +120,15 @@ def write_together(contents: dict[str | Path, bytes]) -> None:
                 if "file" in fs.protocol:
                     partials[path] = stack.enter_context(_staged(Path(inner), contents[path]))
         last, (fs, inner) = list(places.items())[-1]
+        with _told(last, fs):
+            if last in partials:
+                handle = os.open(partials[last].parent, os.O_RDONLY | os.O_DIRECTORY)
+                stack.callback(os.close, handle)
+                lock(handle, wait=True)
+        for path, (fs, inner) in places.items():
+            with _told(path, fs):
+                if fs.isdir(inner):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with _told(last, fs):
             if fs.exists(inner):
                 fs.rm_file(inner)

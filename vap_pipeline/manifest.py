@@ -196,8 +196,13 @@ def read(folder: Path) -> Manifest:
         raise InputError(
             f"{lacking}: no such file; write the manifest with vap-manifest or `dvc repro manifest`"
         )
-    conversations = _parse(table, files.read(table))
-    rows = parquet.read(activity, SCHEMA, _most_rows(conversations), "write the manifest again")
+    content = files.read(table)
+    while True:
+        conversations = _parse(table, content)
+        rows = parquet.read(activity, SCHEMA, _most_rows(conversations), "write the manifest again")
+        if (again := files.read(table)) == content:
+            break
+        content = again  # another writer has come between the two files
     manifest = Manifest(conversations, rows, name_of(folder))
     try:
         check(manifest)
@@ -237,6 +242,8 @@ def _parse(path: Path, content: bytes) -> list[Conversation]:
         raise InputError(f"{path}: the first line must be {','.join(COLUMNS)}")
     conversations = []
     for number, row in enumerate(rows[1:], 2):
+        if not row:
+            continue  # spreadsheets leave empty lines
         try:
             name, audio, duration_s, split, fold = row
             conversations.append(

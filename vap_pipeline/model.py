@@ -14,7 +14,7 @@ from vap_pipeline import files
 from vap_pipeline.command import check_seed
 from vap_pipeline.errors import InputError
 from vap_pipeline.projection import MODELS, OUTPUTS
-from vap_pipeline.resume import digest, unpack
+from vap_pipeline.resume import digest, parse, unpack
 
 WEIGHTS = "model.safetensors"
 LARGEST, DEEPEST = 10**9, 1000  # parameters and layers of a model; the paper's has 2.6 million in 4
@@ -159,7 +159,7 @@ def load(folder: str) -> tuple[ProjectionModel, dict[str, Any]]:
     content = files.read(path)
     try:
         tensors, header = unpack(content)
-        config = json.loads(header["config"])
+        config = parse(header["config"])
         if config.pop("sha256") != digest(config, tensors):
             raise ValueError("it is not as it was written")
         _check(config)

@@ -7,7 +7,7 @@ settings of the run and how far it has come. Nothing in it is a pickle.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from vap_pipeline import files
 
 RESUME = "resume.safetensors"
 
+MOST_SECTIONS = 100  # in the settings of a run; there are six
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 
 Tensors = dict[str, Tensor]
@@ -34,6 +35,10 @@ class Progress:
     run_id: str = ""  # in Weights & Biases
     history: list[dict[str, float]] = field(default_factory=list)  # rows of what was measured
 
+    def parts(self) -> set[str]:
+        """The parts of the state that hold tensors by now."""
+        return {"model", "optimizer"} if self.step else {"model"}
+
     def check(self, last_step: int) -> None:
         """Raise ValueError where no run of ``last_step`` steps can have come to this."""
         for name, default in vars(type(self)()).items():
@@ -43,7 +48,8 @@ class Progress:
         if not 0 <= self.step <= last_step or not re.fullmatch("[0-9a-f]{8}|", self.run_id):
             raise ValueError(f"step {self.step} of {last_step}, run {self.run_id:.50}")
         for row in self.history:
-            if type(row) is not dict or not all(type(value) in (int, float) for value in row.values()):
+            right = type(row) is dict and all(type(value) in (int, float) for value in row.values())
+            if not right or type(row.get("step")) is not int or not 0 <= row["step"] <= self.step:
                 raise ValueError(f"its history has {row!r:.50}")
 
 
@@ -69,12 +75,15 @@ def load(
     kind: type[P],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    last_step: int,
+    check: Callable[[P], None],
 ) -> tuple[P, dict[str, Tensors]] | str:
     """Put the state in ``folder`` into ``model`` and ``optimizer``; return how far it is and all its tensors.
 
     Where there is none for a run of these ``settings``, say so in words and change nothing. That of another
     run, which the new one would replace, is kept under a name of its own.
+
+    Args:
+        check: raises ValueError where no run can have come to what the state says.
 
     Raises:
         InputError: it cannot be kept.
@@ -87,22 +96,22 @@ def load(
         tensors, header = unpack(content)
         if header.pop("sha256", None) != digest(header, tensors):
             return f"{path} is damaged (it is not as it was written)"
-        saved, so_far = json.loads(header["settings"]), json.loads(header["progress"])
+        saved, so_far = parse(header["settings"]), json.loads(header["progress"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{path} is damaged ({error})"
     if changed := differences(saved, json.loads(json.dumps(settings))):
         kept = f"{folder}/resume.{hashlib.sha256(header['settings'].encode()).hexdigest()[:8]}.safetensors"
         files.write(kept, content)
-        return f"{path} is of another run, and kept as {kept}: {changed}"
+        return f"{path} is of another run, and kept as {kept}: {changed:.500}"
     parts: dict[str, Tensors] = {}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")
         parts.setdefault(part, {})[rest] = tensor
     try:
         progress = kind(**so_far)
-        progress.check(last_step)
-        _check_tensors(parts, model)
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        check(progress)
+        _check_tensors(parts, progress, model)
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
         return f"{path} is damaged ({files.reason(error)})"
     model.load_state_dict(parts["model"])
     for name, tensor in parts.get("optimizer", {}).items():
@@ -112,7 +121,7 @@ def load(
     return progress, parts
 
 
-def _check_tensors(parts: dict[str, Tensors], model: nn.Module) -> None:
+def _check_tensors(parts: dict[str, Tensors], progress: Progress, model: nn.Module) -> None:
     """Raise ValueError unless the tensors are those of ``model`` and, where given, of its optimizer."""
     weights = model.state_dict()
     moments = {
@@ -121,14 +130,19 @@ def _check_tensors(parts: dict[str, Tensors], model: nn.Module) -> None:
         for key in MOMENTS
     }
     known = {"model": weights, "best": weights, "optimizer": moments}
-    wanted = {part: like for part, like in known.items() if part == "model" or part in parts}
-    if parts.keys() != wanted.keys():
+    if parts.keys() != progress.parts():
         raise ValueError(f"it holds {', '.join(parts)}")
-    for part, tensors in wanted.items():
+    for part in parts:
+        tensors = known[part]
         for name in sorted(parts[part].keys() | tensors.keys()):
             found, like = parts[part].get(name), tensors.get(name)
             if found is None or like is None or found.shape != like.shape or found.dtype != like.dtype:
                 raise ValueError(f"its {part} is of another network: {name}")
+            if not torch.isfinite(found).all():
+                raise ValueError(f"its {part} holds no numbers: {name}")
+            # With float16 the scaler leaves out steps.
+            if part == "optimizer" and name.endswith(".step") and not 1 <= float(found) <= progress.step:
+                raise ValueError(f"its optimizer has made {float(found)} of {progress.step} steps")
 
 
 def settings_of(folder: str) -> dict[str, Any]:
@@ -136,7 +150,7 @@ def settings_of(folder: str) -> dict[str, Any]:
     path = f"{folder}/{RESUME}"
     try:
         _, header = unpack(files.read(path)) if files.exists(path) else ({}, {})
-        return dict(json.loads(header["settings"]))
+        return parse(header["settings"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
 
@@ -160,6 +174,17 @@ def unpack(content: bytes) -> tuple[Tensors, dict[str, str]]:
     except safetensors.SafetensorError as error:
         raise ValueError(f"no safetensors file: {error}") from error
     return tensors, header.get("__metadata__", {})
+
+
+def parse(settings: str) -> dict[str, Any]:
+    """Return settings from their JSON.
+
+    Raises:
+        ValueError: it is none, or nested beyond what settings are.
+    """
+    if settings.count("{") + settings.count("[") > MOST_SECTIONS:
+        raise ValueError("settings nested without end")
+    return dict(json.loads(settings))
 
 
 def digest(header: dict[str, Any], tensors: Tensors) -> str:

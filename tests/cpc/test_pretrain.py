@@ -277,7 +277,10 @@ def test_two_processes_give_the_same_losses(calls, tmp_path):
     one, two = (pq.read_table(tmp_path / each / "history.parquet").to_pylist() for each in ("one", "two"))
     assert len(one) == len(two) == 12
     for expected, row in zip(one, two, strict=True):
-        assert row == pytest.approx(expected, abs=1e-4)
+        for measure, value in row.items():
+            # An accuracy is a share of some 9,000 decisions, of which rounding may turn a few.
+            slack = 1e-3 if "accuracy" in measure else 1e-4
+            assert value == pytest.approx(expected[measure], abs=slack), measure
 
 
 def test_mixed_precision(calls, tmp_path):

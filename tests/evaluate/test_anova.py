@@ -134,7 +134,8 @@ def test_majority_of_shifts():
 
 def write(folder: Path, model: str, fold: int) -> None:
     (folder / model).mkdir(parents=True, exist_ok=True)
-    pq.write_table(table({model: [0.5]}), folder / model / f"fold-{fold}.parquet")
+    rows = pa.concat_tables([table({model: [0.5]}), table({model: [0.5]}, "loss")])
+    pq.write_table(rows, folder / model / f"fold-{fold}.parquet")
 
 
 def test_missing_scores_are_named_with_the_command_that_makes_them(tmp_path: Path):

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from vap_pipeline import parquet
 from vap_pipeline.errors import InputError
 from vap_pipeline.evaluate import anova, tables
 from vap_pipeline.evaluate.__main__ import main as evaluate
@@ -33,8 +35,8 @@ def test_what_is_written_is_read(scored: Path):
     for model in "discrete", "comparative":
         path = str(scored / model / "fold-0.parquet")
         of = tables.read_scores(path)
-        assert of.schema.metadata == {b"encoder": b"random-seed0"}
-        assert len(tables.read_events(path, of)) > 100 and len(tables.read_timeline(path)) > 1000
+        assert of.schema.metadata[b"encoder"] == b"random-seed0"
+        assert len(tables.read_events(path, of)) > 100 and len(tables.read_timeline(path, of)) > 1000
 
 
 def column(name: str, value: Any) -> Forge:
@@ -60,33 +62,35 @@ def as_type(name: str, kind: pa.DataType, value: Any) -> Forge:
 FORGED: dict[str, tuple[str, Forge, str]] = {
     "no rows": ("", lambda t: t.slice(0, 0), "no rows"),
     "other columns": ("", lambda t: pa.table({"x": [1]}), "columns are x int64; they must be corpus string"),
-    "a score is missing": ("", lambda t: t.slice(1), "events of other scores"),
-    "a score twice": ("", lambda t: pa.concat_tables([t, t.slice(0, 1)]), "twice"),
+    "a score is missing": ("", lambda t: t.slice(1), "more than there can be"),
+    "a score twice": ("", lambda t: pa.concat_tables([t.slice(1), t.slice(1, 1)]), "twice"),
     "two runs": ("", column("seed", lambda seed: None), "empty cells"),
     "another value": ("", column("value", lambda value: value * 0.99), "events of other scores"),
     "a value that is none": ("", column("value", 1e308), "is 1e"),
-    "an infinite loss": ("", column("value", INF), "is inf"),
+    "an infinite F1": ("", column("value", INF), "is inf"),
+    "no loss": ("", lambda t: t.filter(pc.not_equal(t["metric"], "loss")), "not one loss"),
+    "a loss of events": ("", column("level", "event"), "twice"),
     "fewer than nothing": ("", column("support_0", -1), "of [-1"),
     "no support": ("", column("support_1", None), "None"),
-    "another support": ("", column("support_1", 7), "events of other scores"),
+    "another support": ("", column("support_1", 7), "more than there can be"),
     "no threshold": ("", column("threshold", None), "at None"),
     "a threshold of 7": ("", column("threshold", 7.0), "at 7"),
     "a threshold that is none": ("", column("threshold", NAN), "at nan"),
     "another threshold": ("", column("threshold", 0.01), "events of other scores"),
     "an encoder that is no text": (
         "",
-        lambda t: t.replace_schema_metadata({b"encoder": b"\xff\xfe"}),
+        lambda t: t.replace_schema_metadata(t.schema.metadata | {b"encoder": b"\xff\xfe"}),
         "encoder is no text",
     ),
     "an encoder of two lines": (
         "",
-        lambda t: t.replace_schema_metadata({b"encoder": b"a\n# b"}),
+        lambda t: t.replace_schema_metadata(t.schema.metadata | {b"encoder": b"a\n# b"}),
         "encoder is no text",
     ),
     "no events": ("events", lambda t: t.slice(0, 0), "events of other scores"),
     "other columns of events": ("events", lambda t: t.drop_columns("label"), "its columns are"),
     "a column twice": ("events", lambda t: t.append_column("label", t["label"]), "its columns are"),
-    "an event twice": ("events", lambda t: pa.concat_tables([t, t.slice(0, 1)]), "events of other scores"),
+    "an event twice": ("events", lambda t: pa.concat_tables([t, t.slice(0, 1)]), "more than there can be"),
     "a label of 2": ("events", column("label", 2), "a label 2"),
     "a label of -1": ("events", column("label", -1), "a label -1"),
     "no label": ("events", column("label", None), "empty cells"),
@@ -123,14 +127,27 @@ FORGED: dict[str, tuple[str, Forge, str]] = {
 }
 
 
+def forge(folder: Path, which: str, change: Forge) -> None:
+    """Change one of the three files of a scored model, and all checksums with it."""
+    path = folder / "discrete" / f"fold-0{'.' * bool(which)}{which}.parquet"
+    content = parquet.encode(change(pq.read_table(path)))
+    if which:
+        path.write_bytes(content)
+        path = folder / "discrete" / "fold-0.parquet"
+        of = pq.read_table(path)
+        content = parquet.encode(
+            of.replace_schema_metadata(of.schema.metadata | {which.encode(): parquet.stamp(content)})
+        )
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("forged", FORGED)
 def test_forged_files_are_refused_in_one_line(
     scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], forged: str
 ):
-    which, forge, said = FORGED[forged]
+    which, change, said = FORGED[forged]
     shutil.copytree(scored / "discrete", tmp_path / "discrete")
-    path = tmp_path / "discrete" / f"fold-0{'.' * bool(which)}{which}.parquet"
-    pq.write_table(forge(pq.read_table(path)), path)
+    forge(tmp_path, which, change)
     assert anova.main(["--corpus", "small", "--scores", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("vap-anova: error: ") and said in error and error.endswith(tables.CURE)
@@ -139,13 +156,23 @@ def test_forged_files_are_refused_in_one_line(
 
 def test_a_conversation_whose_name_looks_like_a_formula(scored: Path, tmp_path: Path):
     shutil.copytree(scored, tmp_path / "scores")
-    path = tmp_path / "scores" / "discrete" / "fold-0.timeline.parquet"
-    pq.write_table(column("conversation", "$x_{")(pq.read_table(path)), path)
+    forge(tmp_path / "scores", "timeline", column("conversation", "$x_{"))
     which = ["--scores", str(tmp_path / "scores"), "--out", str(tmp_path / "out")]
     assert anova.main(["--corpus", "small", *which]) == 0
 
 
-def test_files_that_are_none_or_grow_beyond_measure(scored: Path, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize("which", [".events", ".timeline"])
+def test_files_of_two_evaluations_are_not_taken_together(scored: Path, tmp_path: Path, which: str):
+    shutil.copytree(scored / "discrete", tmp_path / "discrete")
+    shutil.copy(scored / "comparative" / f"fold-0{which}.parquet", tmp_path / "discrete")
+    path = str(tmp_path / "discrete" / "fold-0.parquet")
+    of = tables.read_scores(path)
+    read = tables.read_events if which == ".events" else tables.read_timeline
+    with pytest.raises(InputError, match=f"{which[1:]} of other scores"):
+        read(path, of)
+
+
+def test_files_that_are_none_or_grow_beyond_measure(scored: Path, tmp_path: Path):
     path = tmp_path / "fold-0.parquet"
     path.write_bytes(b"PAR1 of something else")
     with pytest.raises(InputError, match=r"fold-0.parquet: not readable"):
@@ -154,11 +181,14 @@ def test_files_that_are_none_or_grow_beyond_measure(scored: Path, tmp_path: Path
     pq.write_table(of, path, compression="zstd")
     with pytest.raises(InputError, match="compressed with zstd"):
         tables.read_scores(str(path))
-    pq.write_table(column("corpus", "x" * (1 << 26))(pa.concat_tables([of] * 3)), path)
+    pq.write_table(column("corpus", "x" * (1 << 27))(of), path)
     with pytest.raises(InputError, match="more than a gigabyte"):
         tables.read_scores(str(path))
-    monkeypatch.setattr("vap_pipeline.evaluate.tables.MOST_ROWS", 100)
+    pq.write_table(pa.concat_tables([of] * 3), path)
+    with pytest.raises(InputError, match="33 rows, more than there can be"):
+        tables.read_scores(str(path))
     shutil.copytree(scored / "discrete", tmp_path / "discrete")
     path = tmp_path / "discrete" / "fold-0.parquet"
+    few = column("support_1", 1)(column("support_0", 1)(of))
     with pytest.raises(InputError, match=r"events.parquet: .* rows, more than there can be"):
-        tables.read_events(str(path), tables.read_scores(str(path)))
+        tables.read_events(str(path), few)

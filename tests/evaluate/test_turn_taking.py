@@ -100,7 +100,7 @@ def test_an_unwritable_file(corpus, tmp_path, capsys):
     out = str(tmp_path / "file" / "events.parquet")
     assert main(["events", "--manifest", str(corpus.manifest), "--out", out]) == 2
     error = capsys.readouterr().err
-    assert len(error.splitlines()) == 1 and out in error
+    assert len(error.splitlines()) == 1 and out.removesuffix(".parquet") in error
 
 
 def test_threads_are_given_back(corpus, tmp_path):

@@ -33,6 +33,7 @@ def trained(corpus, arguments, tmp_path):
 def change(folder, **others):
     model, config = load(str(folder))
     thresholds = config.pop("thresholds", None)
+    (folder / "resume.safetensors").unlink(missing_ok=True)  # else it tells that the model is another's
     save(model, config | others, str(folder))
     return thresholds
 

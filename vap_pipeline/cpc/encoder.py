@@ -60,8 +60,8 @@ class Layer(NamedTuple):
 
     Attributes:
         taps: three, expanded to (batch, stride * channels, width), as `_filter_in_pairs` takes them; of the
-            first layer one for both taps, (width, 2 * stride).
-        bias: of the convolution, (width,).
+            first layer what `_filter_normed` takes.
+        bias: of the convolution, (width,); of the first layer that of its norm.
         norm: what makes torch's layer norm the channel norm: shape, weight, bias, eps.
     """
 
@@ -153,11 +153,13 @@ class CPCEncoder(nn.Module):
     def _layer(self, i: int, batch: int) -> Layer:
         conv, norm = getattr(self.gEncoder, f"conv{i}"), getattr(self.gEncoder, f"batchNorm{i}")
         if i == 0:
-            taps: tuple[Tensor, ...] = (conv.weight[:, 0],)
-        else:
-            two = conv.weight.permute(2, 1, 0).reshape(2, -1, conv.out_channels)
-            taps = torch.cat([two, two.sum(0, keepdim=True)])[:, None].expand(-1, batch, -1, -1).unbind()
-        return Layer(taps, conv.bias, norm.terms())
+            taps = torch.cat([conv.weight[:, 0], conv.bias[:, None]], 1)
+            centred = taps - taps.mean(0)
+            covariance = centred.T @ centred / (len(taps) - 1)
+            return Layer((covariance, centred * norm.weight[0]), norm.bias.flatten(), norm.terms())
+        two = conv.weight.permute(2, 1, 0).reshape(2, -1, conv.out_channels)
+        three = torch.cat([two, two.sum(0, keepdim=True)])[:, None].expand(-1, batch, -1, -1)
+        return Layer(three.unbind(), conv.bias, norm.terms())
 
 
 def _next(i: int, x: list[Tensor], state: State, last: bool) -> Tensor:
@@ -176,14 +178,31 @@ def _next(i: int, x: list[Tensor], state: State, last: bool) -> Tensor:
     if not n:
         return joined.new_zeros(len(joined), 0, len(layer.bias))
     if i == 0:  # rows are five samples: the sums would cost more than the product that they save
-        y = F.linear(
-            joined[:, : (n + 1) * stride, 0].unfold(1, 2 * stride, stride), layer.taps[0], layer.bias
-        )
-    else:
-        even = n + n % 2  # outputs, of which the last is left out again where it is one too many
-        rows = joined[:, : (even + 1) * stride].view(len(joined), even + 1, -1)
-        y = _filter_in_pairs(rows, layer.taps, layer.bias)[:, :n]
+        rows = joined[:, : (n + 1) * stride, 0].unfold(1, 2 * stride, stride)
+        return _filter_normed(rows, layer.taps, layer.bias).relu_()
+    even = n + n % 2  # outputs, of which the last is left out again where it is one too many
+    rows = joined[:, : (even + 1) * stride].view(len(joined), even + 1, -1)
+    y = _filter_in_pairs(rows, layer.taps, layer.bias)[:, :n]
     return F.layer_norm(y, *layer.norm).relu_()
+
+
+def _filter_normed(rows: Tensor, taps: tuple[Tensor, ...], bias: Tensor) -> Tensor:
+    """Return the channel norm of a filter's outputs, (batch, n, width), at the price of the filter.
+
+    Outputs are linear in a row and a one; so is what they are apart from their mean, and their variance is a
+    quadratic form of these few numbers. Rows scaled by it give what is normed.
+
+    Args:
+        rows: (batch, n, k).
+        taps: the covariance of the outputs' weights, their bias included, (k + 1, k + 1); and these weights
+            less their mean, times the norm's, (width, k + 1).
+        bias: of the norm, (width,).
+    """
+    covariance, centred = taps
+    rows = F.pad(rows, (0, 1), value=1.0)
+    variance = torch.linalg.vecdot(rows @ covariance, rows).clamp_min(0)
+    scaled = rows * (variance + EPS).rsqrt()[..., None]
+    return F.linear(scaled, centred, bias)
 
 
 def _filter_in_pairs(rows: Tensor, taps: tuple[Tensor, ...], bias: Tensor) -> Tensor:

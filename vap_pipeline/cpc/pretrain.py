@@ -245,7 +245,7 @@ def pretrain(
 
     progress = Progress()
     if resumed:
-        found = resume.load(folder, settings, Progress, model, adamw, config.steps)
+        found = resume.load(folder, settings, Progress, model, adamw, lambda found: found.check(config.steps))
         if isinstance(found, str):
             log.info("%s; starting anew", found)
         else:

@@ -113,7 +113,9 @@ def save(encoder: CPCEncoder, path: str | Path) -> None:
 
 def _is_plain(tensor: Any) -> bool:
     """Whether it is a tensor of floats that are all there, not one of them that stands for many."""
-    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+    if not isinstance(tensor, torch.Tensor) or tensor.is_nested or tensor.device.type != "cpu":
+        return False
+    if tensor.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         return False
     return tensor.layout == torch.strided and tensor.nbytes <= tensor.untyped_storage().nbytes()
 
@@ -172,7 +174,7 @@ def _read(path: Path) -> CPCEncoder:
         if path.suffix == ".safetensors":
             with safetensors.safe_open(path, "pt") as file:
                 described = dict(json.loads(file.metadata()["config"]))
-                tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         else:
             _check_archive(path)
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -111,12 +111,18 @@ def find(
         InputError: a model's scores on a fold are missing; the message says how to make them.
     """
     fs, inner = fsspec.core.url_to_fs(folder)
-    found = {}
-    for path in fs.glob(f"{inner}/*/fold-*.parquet"):
-        if match := re.search(r"([^/\\]+)[/\\]fold-(\d+)\.parquet$", path):
-            found[match[1], int(match[2])] = f"{folder}/{match[1]}/fold-{match[2]}.parquet"
+    try:
+        listed = fs.glob(f"{inner}/*/fold-*.parquet")
+    except Exception as error:  # remote file systems have errors of their own
+        raise InputError(f"{folder}: cannot be read ({files.reason(error)})") from error
+    found, scored = {}, set()
+    for path in listed:
+        if match := re.search(r"([^/\\]+)[/\\]fold-(\d+)(\.events)?\.parquet$", path):
+            scored.add(int(match[2]))  # also where a kill has left events without their scores
+            if not match[3]:
+                found[match[1], int(match[2])] = f"{folder}/{match[1]}/fold-{match[2]}.parquet"
     models = models or sorted({model for model, _ in found}, key=lambda model: (model != REFERENCE, model))
-    folds = folds or sorted({fold for _, fold in found})
+    folds = folds or sorted(scored)
     wanted = [(model, fold) for model in models for fold in folds]
     missing = [run for run in wanted if run not in found]
     if missing or not wanted:

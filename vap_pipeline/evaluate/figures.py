@@ -168,7 +168,7 @@ def timeline(corpus: str, model: str, fold: int, path: str, scores: pa.Table) ->
         path: the file of scores beside which the timeline and the events lie.
         scores: what it holds.
     """
-    frames = tables.read_timeline(path)
+    frames = tables.read_timeline(path, scores)
     conversation = frames["conversation"][0].as_py()
     time = frames["frame"].to_numpy() / 100
     here = (pc.field("conversation") == conversation) & ~pc.field("swapped")

@@ -6,7 +6,7 @@ against the events: the three may have been copied, or half of them overwritten.
 
 import itertools
 import math
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,13 @@ import pyarrow as pa
 from vap_pipeline import files, parquet, scores
 from vap_pipeline.errors import InputError
 from vap_pipeline.manifest import LONGEST_NAME, LONGEST_S
-from vap_pipeline.scores import LEVELS, SCHEMA, TASKS, THRESHOLDS
+from vap_pipeline.scores import LEVELS, METRICS, SCHEMA, TASKS, THRESHOLDS
 
 CURE = "run vap-evaluate score again"
 NEVER_EMPTY = ("corpus", "model", "fold", "seed", "metric", "level", "value")  # a loss has no support
-MOST_ROWS = 30_000_000  # probabilities in a file; Switchboard's 135 conversations for testing give 3 million
+# Of the events; Switchboard's 135 conversations for testing give 30,000 and 1.5 million frames.
+MOST_EVENTS, MOST_FRAMES = 3_000_000, 30_000_000
+MOST_OF_TIMELINE = 10_000  # frames
 # As of scores.collect, and where the region lies in the conversation, in seconds.
 EVENTS = pa.schema(
     [
@@ -51,14 +53,17 @@ def write(path: str, rows: list[dict[str, Any]], events: pa.Table, timeline: pa.
     Args:
         rows: of ``SCHEMA``.
         events, timeline: tables of ``EVENTS`` and ``TIMELINE``.
-        encoder: the name of the weights that the features are from; it lies in the metadata of the scores.
+        encoder: the name of the weights that the features are from; it lies in the metadata of the scores,
+            beside the checksums of events and timeline.
 
     Raises:
         InputError: a file cannot be written.
     """
-    table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata({"encoder": encoder})
-    parts = {_beside(path, "events"): events, _beside(path, "timeline"): timeline, path: table}
-    files.write_together({name: parquet.encode(part) for name, part in parts.items()})
+    beside = {"events": parquet.encode(events), "timeline": parquet.encode(timeline)}
+    described = {"encoder": encoder} | {name: parquet.stamp(content) for name, content in beside.items()}
+    table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata(described)
+    contents: dict[str | Path, bytes] = {_beside(path, name): each for name, each in beside.items()}
+    files.write_together(contents | {path: parquet.encode(table)})
 
 
 def read_scores(path: str) -> pa.Table:
@@ -67,7 +72,9 @@ def read_scores(path: str) -> pa.Table:
     Raises:
         InputError: they are missing or damaged, or no scores.
     """
-    return _checked(path, SCHEMA, _score_fault)
+    table = parquet.read(path, SCHEMA, 2 * len(METRICS) + 1, CURE)
+    _refuse(path, _score_fault(table))
+    return table
 
 
 def read_events(path: str, of: pa.Table) -> pa.Table:
@@ -79,27 +86,42 @@ def read_events(path: str, of: pa.Table) -> pa.Table:
     Raises:
         InputError: they are missing or damaged, or of other scores.
     """
-    return _checked(_beside(path, "events"), EVENTS, lambda events: _event_fault(events, of))
+    supports = {"event": 0, "frame": 0}
+    for row in of.to_pylist():
+        if row["metric"] not in ("f1_shift", "loss"):
+            supports[row["level"]] += row["support_0"] + row["support_1"]
+    most = min(supports["event"], MOST_EVENTS)
+    table = parquet.read(_beside(path, "events"), EVENTS, most, CURE, min(supports["frame"], MOST_FRAMES))
+    _refuse(_beside(path, "events"), _beside_fault(table, "events", of) or _event_fault(table, of))
+    return table
 
 
-def read_timeline(path: str) -> pa.Table:
+def read_timeline(path: str, of: pa.Table) -> pa.Table:
     """Read the stretch of a conversation beside ``path``, a table of ``TIMELINE``.
 
+    Args:
+        of: the scores, which must be those of the same evaluation.
+
     Raises:
-        InputError: it is missing or damaged.
+        InputError: it is missing or damaged, or of other scores.
     """
-    return _checked(_beside(path, "timeline"), TIMELINE, _timeline_fault)
+    table = parquet.read(_beside(path, "timeline"), TIMELINE, MOST_OF_TIMELINE, CURE)
+    _refuse(_beside(path, "timeline"), _beside_fault(table, "timeline", of) or _timeline_fault(table))
+    return table
 
 
 def _beside(path: str, what: str) -> str:
     return f"{path.removesuffix('.parquet')}.{what}.parquet"
 
 
-def _checked(path: str, schema: pa.Schema, fault: Callable[[pa.Table], str]) -> pa.Table:
-    table = parquet.read(path, schema, MOST_ROWS, CURE)
-    if found := fault(table):
-        raise InputError(f"{path}: {found}; {CURE}")
-    return table
+def _beside_fault(table: pa.Table, what: str, of: pa.Table) -> str:
+    written = (of.schema.metadata or {}).get(what.encode(), b"none")
+    return "" if table.schema.metadata[b"sha256"] == written else f"{what} of other scores"
+
+
+def _refuse(path: str, fault: str) -> None:
+    if fault:
+        raise InputError(f"{path}: {fault}; {CURE}")
 
 
 def _score_fault(table: pa.Table) -> str:
@@ -109,8 +131,10 @@ def _score_fault(table: pa.Table) -> str:
         return "no rows, or empty cells"
     if len({(row["metric"], row["level"]) for row in rows}) < len(rows):
         return "a score stands there twice"
-    if len({(row["model"], row["fold"]) for row in rows}) > 1:
+    if len({tuple(row[name] for name in ("corpus", "model", "fold", "seed")) for row in rows}) > 1:
         return "scores of more than one run"
+    if [row["level"] for row in rows if row["metric"] == "loss"] != ["frame"]:
+        return "not one loss"
     for row in rows:
         value, threshold = row["value"], row["threshold"]
         supports = [row[name] for name in ("support_0", "support_1")]

@@ -52,8 +52,13 @@ def write_events(folder: Path, split: str, out: Path) -> tuple[Path, Path]:
         raise InputError(f"{folder}: no conversation has the split {split}; give another --split")
     found = events(tqdm(activity(corpus, names), "events", len(names), unit=" conversations", disable=None))
     paths = (out, out.with_suffix(f".non_shift{out.suffix}"))
-    parts = zip(paths, zip(*found, strict=True), strict=True)
-    files.write_together({path: parquet.encode(pa.concat_tables(tables)) for path, tables in parts})
+    event_tables, non_shift_tables = zip(*found, strict=True)
+    files.write_together(
+        {
+            paths[1]: parquet.encode(pa.concat_tables(non_shift_tables)),
+            paths[0]: parquet.encode(pa.concat_tables(event_tables)),
+        }
+    )
     return paths
 
 

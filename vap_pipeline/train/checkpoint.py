@@ -38,6 +38,10 @@ class Progress(resume.Progress):
     norm_sum: float = 0.0
     finished: bool = False
 
+    def parts(self) -> set[str]:
+        """The parts of the state that hold tensors by now."""
+        return super().parts() | ({"best"} if self.checks else set())
+
     def check(self, last_step: int) -> None:
         """Raise ValueError where no run of ``last_step`` steps can have come to this."""
         super().check(last_step)
@@ -45,8 +49,11 @@ class Progress(resume.Progress):
             raise ValueError(f"row {self.best_row} of {len(self.history)}, step {self.logged} of {self.step}")
         if not 0 <= self.best_check <= self.checks <= self.step or bool(self.best_check) != bool(self.checks):
             raise ValueError(f"check {self.best_check} of {self.checks}")
-        if not self.checks <= len(self.history) or self.finished > bool(self.checks):
-            raise ValueError(f"{self.checks} checks in {len(self.history)} rows of its history")
+        checks = sum("validation_loss" in row for row in self.history)
+        if self.checks != checks or self.finished > bool(checks):
+            raise ValueError(f"{self.checks} checks, of which its history has {checks}")
+        if checks and (self.best_quality is None or "validation_loss" not in self.history[self.best_row]):
+            raise ValueError(f"its best check is row {self.best_row} of its history")
         pa.Table.from_pylist(self.history, HISTORY)
         if self.thresholds:
             numbered(self.thresholds)

@@ -101,7 +101,13 @@ def train(
 
     progress, best = Progress(), {}
     if resumed:
-        found = resume.load(folder, settings, Progress, model, adamw, last_step)
+
+        def possible(found: Progress) -> None:
+            found.check(last_step)
+            if found.checks > found.step * checks_per_epoch // plan.steps_per_epoch:
+                raise ValueError(f"{found.checks} checks in {found.step} steps")
+
+        found = resume.load(folder, settings, Progress, model, adamw, possible)
         if isinstance(found, str):
             log.info("%s; starting anew", found)
         else:
