@@ -145,3 +145,29 @@ def test_a_fault_among_files_that_belong_together_changes_none(tmp_path):
             {tmp_path / "a": b"new", tmp_path / "file" / "b": b"new", tmp_path / "last": b"new"}
         )
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"last": b"old", "file": b""}
+
+
+@pytest.mark.parametrize("name", ["a", "last"])
+def test_a_folder_where_a_file_belongs_costs_none_of_the_others(tmp_path, name):
+    (tmp_path / "last").write_bytes(b"old")
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=f"{name}: cannot be written"):
+        files.write_together({tmp_path / "a": b"new", tmp_path / "last": b"new"})
+    assert (tmp_path / "last").is_dir() or (tmp_path / "last").read_bytes() == b"old"
+    assert not list(tmp_path.glob(".*"))
+
+
+def _write_pairs(folder, content):
+    for _ in range(100):
+        files.write_together({folder / "a": content, folder / "last": content})
+
+
+def test_writers_of_files_that_belong_together_take_turns(tmp_path):
+    writers = [multiprocessing.Process(target=_write_pairs, args=(tmp_path, each)) for each in (b"1", b"2")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "last").read_bytes()

@@ -85,3 +85,20 @@ def test_settings_without_end(tmp_path, settings):
     path.write_text(settings)
     with pytest.raises(InputError, match=r"params.yaml: its anchors repeat without end"):
         command.read_corpus(path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "x: !!timestamp foo",
+        "x: !!bool foo",
+        "x: !!int ''",
+        "x: " + "1:" * 300 + "1.0",
+        "x: " + "1:" * 200_000,
+    ],
+)
+def test_settings_that_make_the_parser_stumble(tmp_path, settings):
+    path = tmp_path / "params.yaml"
+    path.write_text(settings)
+    with pytest.raises(InputError, match=r"params.yaml: not readable as YAML"):
+        command.read_corpus(path)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -267,3 +268,23 @@ def test_an_archive_that_grows_takes_no_memory(tmp_path, overlapping):
     assert path.stat().st_size < 600_000
     run = subprocess.run([sys.executable, "-c", FORGED, str(path)], capture_output=True, text=True)
     assert "grown.pt: not a CPC checkpoint (its parts are compressed)" in run.stdout, run.stderr
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(16, 1, 10, device="meta"),
+        torch.zeros(16, 1, 10).to(torch.float8_e4m3fn),
+        torch.zeros(16, 1, 10, dtype=torch.complex64),
+        torch.zeros(16, 1, 10, dtype=torch.int64),
+        torch.nested.nested_tensor([torch.zeros(1, 10)] * 16),
+    ],
+    ids=["nowhere", "float8", "complex", "whole", "nested"],
+)
+def test_odd_tensors_are_refused(tmp_path, odd):
+    encoder = weights.random(0, Config(16, 8))
+    path = tmp_path / "odd.pt"
+    tensors = encoder.state_dict() | {"gEncoder.conv0.weight": odd}
+    torch.save({"config": asdict(encoder.config), "weights": tensors}, path)
+    with pytest.raises(InputError, match=r"odd.pt: "):
+        weights.load(str(path))

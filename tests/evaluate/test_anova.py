@@ -206,3 +206,16 @@ def test_command_writes_the_report_of_scored_models(corpus, monkeypatch: pytest.
     points = pyarrow.csv.read_csv(io.BytesIO((tmp_path / "report" / "precision_recall.csv").read_bytes()))
     assert points.column_names == ["task", "model", "recall", "precision"]
     assert set(points["model"].to_pylist()) == {"discrete", "comparative"}
+
+
+def test_events_whose_scores_a_kill_has_taken_are_missed(tmp_path: Path):
+    write(tmp_path, "discrete", 0)
+    (tmp_path / "discrete" / "fold-1.events.parquet").touch()
+    with pytest.raises(InputError, match="no scores of discrete on fold 1"):
+        find(str(tmp_path), "small")
+
+
+def test_a_server_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    nowhere = "http://127.0.0.1:9/scores"
+    assert main(["--corpus", "small", "--scores", nowhere, "--out", str(tmp_path)]) == 2
+    assert nowhere in capsys.readouterr().err.splitlines()[-1]
