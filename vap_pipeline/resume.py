@@ -20,7 +20,7 @@ from vap_pipeline import files
 
 RESUME = "resume.safetensors"
 
-MOST_SECTIONS = 100  # in the settings of a run; there are six
+MOST_SECTIONS = 100  # in the settings of a run; there are some ten
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 
 Tensors = dict[str, Tensor]
@@ -122,7 +122,7 @@ def load(
 
 
 def _check_tensors(parts: dict[str, Tensors], progress: Progress, model: nn.Module) -> None:
-    """Raise ValueError unless the tensors are those of ``model`` and, where given, of its optimizer."""
+    """Raise ValueError unless the tensors are those that a run of ``model`` has kept by now."""
     weights = model.state_dict()
     moments = {
         f"{name}.{key}": torch.zeros(()) if key == "step" else parameter
@@ -151,7 +151,7 @@ def settings_of(folder: str) -> dict[str, Any]:
     try:
         _, header = unpack(files.read(path)) if files.exists(path) else ({}, {})
         return parse(header["settings"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return {}
 
 
