@@ -21,9 +21,10 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks import machine
-from vap_pipeline import command
-from vap_pipeline.evaluate import tables
-from vap_pipeline.evaluate.report import ABSENT, COLUMNS
+from vap_pipeline.artefacts import score_files
+from vap_pipeline.io.markdown import ABSENT
+from vap_pipeline.runtime import command
+from vap_pipeline.turn_taking.published import COLUMNS
 
 Found = dict[str, list[float]]  # by metric: the values of all folds and seeds
 
@@ -54,7 +55,7 @@ def score(corpus: list[str], weights: str, runs: list[tuple[str, str, str]], out
         which = (*corpus, "--model", model, "--fold", fold, "--store", str(store))
         run("train", *which, "--seed", seed, "--out", out / "checkpoint")
         run("evaluate", "score", *which, "--checkpoint", out / "checkpoint", "--out", out / "scores.parquet")
-        for row in tables.read_scores(str(out / "scores.parquet")).to_pylist():
+        for row in score_files.read_scores(str(out / "scores.parquet")).to_pylist():
             if row["level"] == "frame" and row["metric"] in COLUMNS.values():
                 found.setdefault(model, {}).setdefault(row["metric"], []).append(row["value"])
     return found

@@ -19,11 +19,12 @@ import torch
 
 from benchmarks import machine
 from benchmarks.train import gflop
-from vap_pipeline import scores, store
+from vap_pipeline.artefacts import store
+from vap_pipeline.artefacts.windows import Windows
 from vap_pipeline.evaluate import score
-from vap_pipeline.events import WINDOW
-from vap_pipeline.model import ModelConfig, ProjectionModel
-from vap_pipeline.windows import Windows
+from vap_pipeline.models.network import ModelConfig, ProjectionModel
+from vap_pipeline.turn_taking import scores
+from vap_pipeline.turn_taking.events import WINDOW
 
 CONVERSATION_S = 310  # 38 windows
 WINDOWS = 4_979  # in Switchboard's test set

@@ -26,12 +26,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import machine
-from vap_pipeline import audio, manifest, store
-from vap_pipeline.cpc.encoder import PADDINGS, SAMPLE_RATE, STRIDES, Config, CPCEncoder
-from vap_pipeline.cpc.original import OriginalEncoder
-from vap_pipeline.cpc.weights import random
-from vap_pipeline.errors import InputError
+from vap_pipeline.artefacts import manifest, store
+from vap_pipeline.audio import recording as audio
+from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
+from vap_pipeline.encoders.cpc import PADDINGS, STRIDES, Config, CPCEncoder
+from vap_pipeline.encoders.cpc_weights import random
+from vap_pipeline.encoders.original import OriginalEncoder
 from vap_pipeline.extract import run
+from vap_pipeline.io.errors import InputError
 
 GFLOP = 1.33  # per second of audio: 1.22 for the convolutions, 0.11 for the recurrent net
 WINDOW_S = 10
@@ -89,10 +91,10 @@ def speed(rounds: int, seconds: int, folder: Path) -> tuple[str, list[machine.Ro
     jobs = write_corpus(folder, 2 * threads, seconds)
     recordings = [audio.open_recording(job.audio) for job in jobs]
     signals = [torch.cat(list(audio.pieces(r, audio.gains(r), 100 * seconds, 60))) for r in recordings]
-    windows = torch.cat([signal.view(-1, WINDOW_S * SAMPLE_RATE) for signal in signals])
+    windows = torch.cat([signal.view(-1, WINDOW_S * SAMPLE_RATE_HZ) for signal in signals])
 
     def stream(signal: Tensor) -> Tensor:
-        return torch.cat(list(encoder.stream(signal.split(run.PIECE_S * SAMPLE_RATE))))
+        return torch.cat(list(encoder.stream(signal.split(run.PIECE_S * SAMPLE_RATE_HZ))))
 
     def side_by_side() -> None:
         torch.set_num_threads(1)

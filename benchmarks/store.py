@@ -21,7 +21,7 @@ import torch
 import zarr
 
 from benchmarks import machine
-from vap_pipeline import store
+from vap_pipeline.artefacts import store
 
 FRAMES, DIM, WINDOW, BATCH = 30_000, 256, 1_000, 50  # five minutes, as a call of Switchboard's
 HOUR = 360_000  # frames

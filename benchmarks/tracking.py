@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from benchmarks import machine
 from benchmarks.evaluate import talk
-from vap_pipeline import manifest, store
-from vap_pipeline.manifest import Conversation, Manifest
+from vap_pipeline.artefacts import manifest, store
+from vap_pipeline.artefacts.manifest import Conversation, Manifest
 
 CONVERSATIONS, SECONDS, DIM = 8, 300, 64
 MODEL = {"width": 64, "layers": 2, "heads": 2, "feedforward": 128}

@@ -22,13 +22,15 @@ from torch import Tensor, nn
 
 from benchmarks import machine
 from benchmarks.extract import WINDOW_S, peer
-from vap_pipeline import memory, projection, store
-from vap_pipeline.cpc.encoder import SAMPLE_RATE
-from vap_pipeline.cpc.weights import random
-from vap_pipeline.events import WINDOW
-from vap_pipeline.model import Layer, ModelConfig, ProjectionModel
-from vap_pipeline.train.data import Plan, pieces, read
-from vap_pipeline.windows import Batch, Windows, activity, inputs
+from vap_pipeline.artefacts import store
+from vap_pipeline.artefacts.windows import Batch, Windows, activity, inputs
+from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
+from vap_pipeline.encoders.cpc_weights import random
+from vap_pipeline.models.network import Layer, ModelConfig, ProjectionModel
+from vap_pipeline.runtime import memory
+from vap_pipeline.train.batches import Plan, pieces, read
+from vap_pipeline.turn_taking import projection
+from vap_pipeline.turn_taking.events import WINDOW
 
 CONVERSATION_S = 300
 
@@ -116,7 +118,7 @@ def speed(rounds: int, batch: int, folder: Path) -> tuple[str, list[machine.Row]
     published.load_state_dict(ours.state_dict())
     train_ours, train_published, train_bfloat16 = step(ours), step(published), step(ours, bfloat16=True)
     who, encoder = peer(random(0))
-    audio = torch.randn(batch, WINDOW_S * SAMPLE_RATE)
+    audio = torch.randn(batch, WINDOW_S * SAMPLE_RATE_HZ)
 
     path = folder / "features.zarr"
     read_windows = (rounds + 1) * batch

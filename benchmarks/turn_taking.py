@@ -23,10 +23,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import machine
-from vap_pipeline import manifest, memory, scores
+from vap_pipeline.artefacts import manifest
 from vap_pipeline.corpora import switchboard
-from vap_pipeline.evaluate import turn_taking
-from vap_pipeline.events import (
+from vap_pipeline.evaluate import corpus_events as turn_taking
+from vap_pipeline.runtime import memory
+from vap_pipeline.turn_taking import scores
+from vap_pipeline.turn_taking.events import (
     HOP,
     LOOK_AHEAD,
     WINDOW,
@@ -35,9 +37,9 @@ from vap_pipeline.events import (
     window_starts,
     windows,
 )
-from vap_pipeline.projection import MODELS, OUTPUTS, labels, probabilities
-from vap_pipeline.runs import find_runs
-from vap_pipeline.voice_activity import activity_history, frames, voice_activity
+from vap_pipeline.turn_taking.projection import MODELS, OUTPUTS, labels, probabilities
+from vap_pipeline.turn_taking.speaker_runs import find_runs
+from vap_pipeline.turn_taking.voice_activity import activity_history, frames, voice_activity
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference.py"
 PLAIN_WINDOWS, PLAIN_FRAMES = 40, 5

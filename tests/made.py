@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 import soundfile
 
-from vap_pipeline import manifest
-from vap_pipeline.cpc import weights
-from vap_pipeline.cpc.encoder import Config
+from vap_pipeline.artefacts import manifest
+from vap_pipeline.encoders import cpc_weights
+from vap_pipeline.encoders.cpc import Config
 
 RATE = 8_000
 LAUNCH = [sys.executable, "-m", "vap_pipeline.extract"]
@@ -98,7 +98,7 @@ def corpus(
                 rows.append((name, channel, start + 0.5 + shift * (i == 1), start + 2.25))
     columns = dict(zip(manifest.SCHEMA.names, zip(*rows, strict=True), strict=True))
     manifest.write(manifest.Manifest(listed, pa.table(columns, manifest.SCHEMA)), root / "tiny")
-    weights.save(weights.random(0, Config(16, 8)), root / "small.pt")
+    cpc_weights.save(cpc_weights.random(0, Config(16, 8)), root / "small.pt")
     return made
 
 

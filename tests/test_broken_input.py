@@ -32,14 +32,15 @@ import torch
 import yaml
 from made import content, corpus, sphere
 
-from vap_pipeline import manifest, model
+from vap_pipeline.artefacts import manifest
+from vap_pipeline.artefacts.store import SHARD
 from vap_pipeline.corpora.__main__ import main as vap_manifest
-from vap_pipeline.cpc import weights
-from vap_pipeline.cpc.encoder import Config
+from vap_pipeline.encoders import cpc_weights
+from vap_pipeline.encoders.cpc import Config
 from vap_pipeline.evaluate.__main__ import main as vap_evaluate
-from vap_pipeline.evaluate.anova import main as vap_anova
 from vap_pipeline.extract.__main__ import main as vap_extract
-from vap_pipeline.store import SHARD
+from vap_pipeline.models import network as model
+from vap_pipeline.report.__main__ import main as vap_anova
 from vap_pipeline.train.__main__ import main as vap_train
 
 SETTINGS = {
@@ -582,7 +583,7 @@ def test_features_that_are_no_numbers_do_not_choose_thresholds(project, capfd):
 
 def test_weights_that_changed_under_their_name_are_noticed_until_they_have_encoded(project, capfd):
     with restored(project):
-        weights.save(weights.random(1, Config(16, 8)), "small.pt")
+        cpc_weights.save(cpc_weights.random(1, Config(16, 8)), "small.pt")
         assert "encoder.sha256 is" in ends(COMMANDS["vap-train"], capfd)
         assert "encoder.sha256 is" in ends(COMMANDS["vap-extract"], capfd)
         shutil.rmtree(STORE)
@@ -591,7 +592,8 @@ def test_weights_that_changed_under_their_name_are_noticed_until_they_have_encod
 
 BEFORE_ITS_MODEL = """
 import os, signal, sys
-from vap_pipeline.train import __main__ as command, checkpoint
+from vap_pipeline.train import progress as checkpoint
+from vap_pipeline.train import __main__ as command
 checkpoint.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 command.main(sys.argv[1:])
 """

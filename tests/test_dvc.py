@@ -15,8 +15,8 @@ import soundfile
 from made import RATE, content, corpus, places, speech
 
 from vap_pipeline.corpora.__main__ import main as vap_manifest
-from vap_pipeline.cpc import weights
-from vap_pipeline.cpc.encoder import Config
+from vap_pipeline.encoders import cpc_weights
+from vap_pipeline.encoders.cpc import Config
 from vap_pipeline.extract.__main__ import main as vap_extract
 from vap_pipeline.train.__main__ import main as vap_train
 
@@ -107,7 +107,9 @@ def test_killed_and_started_again_and_given_other_audio_and_weights(tmp_path, mo
     assert run.returncode == 0 and "1 conversations encoded" in said, said
     assert {name for name, place in places(STORE).items() if place != before[name]} == {"c0007"}
 
-    weights.save(weights.random(1, Config(16, 8)), "small.pt")  # other weights in a file of the same name
+    cpc_weights.save(
+        cpc_weights.random(1, Config(16, 8)), "small.pt"
+    )  # other weights in a file of the same name
     said, _ = (run := repro("train")).communicate(timeout=120)
     assert run.returncode != 0 and "encoder.sha256 is" in said and str(STORE) in said, said
     shutil.rmtree(STORE)

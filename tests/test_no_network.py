@@ -11,8 +11,8 @@ from made import content, corpus, in_a_namespace
 
 from vap_pipeline.corpora.__main__ import main as vap_manifest
 from vap_pipeline.evaluate.__main__ import main as vap_evaluate
-from vap_pipeline.evaluate.anova import main as vap_anova
 from vap_pipeline.extract.__main__ import main as vap_extract
+from vap_pipeline.report.__main__ import main as vap_anova
 from vap_pipeline.train.__main__ import main as vap_train
 
 PARAMS = """

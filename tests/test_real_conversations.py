@@ -8,11 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from vap_pipeline.artefacts.store import open_store
 from vap_pipeline.corpora.__main__ import main as vap_manifest
 from vap_pipeline.evaluate.__main__ import main as vap_evaluate
-from vap_pipeline.evaluate.anova import main as vap_anova
 from vap_pipeline.extract.__main__ import main as vap_extract
-from vap_pipeline.store import open_store
+from vap_pipeline.report.__main__ import main as vap_anova
 from vap_pipeline.train.__main__ import main as vap_train
 
 MODELS, FOLDS = ("discrete", "comparative"), (0, 1)

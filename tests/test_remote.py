@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from made import corpus
 
-from vap_pipeline import files
 from vap_pipeline.evaluate.__main__ import main as evaluate
-from vap_pipeline.evaluate.anova import main as anova
 from vap_pipeline.extract.__main__ import main as extract
+from vap_pipeline.io import files
+from vap_pipeline.report.__main__ import main as anova
 from vap_pipeline.train.__main__ import main as train
 
 SIZES = ["--width", "16", "--layers", "1", "--heads", "1", "--feedforward", "16", "--batch", "5"]
@@ -33,7 +33,7 @@ def run_all(root, place, *, stop_between=False):
         flags = [*own, *run, *store, *SIZES, "--out", checkpoint]
         if stop_between:  # as a machine that goes away after its last save
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("vap_pipeline.train.checkpoint.publish", _gone)
+                patch.setattr("vap_pipeline.train.progress.publish", _gone)
                 with pytest.raises(ConnectionError):
                     train([*flags, "--epochs", "2", "--resume"])
             assert files.exists(f"{checkpoint}/resume.safetensors")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from vap_pipeline import manifest
-from vap_pipeline.audio import open_recording
+from vap_pipeline.artefacts import manifest
+from vap_pipeline.audio.recording import open_recording
 from vap_pipeline.corpora.__main__ import main
 
 RATE = 16_000

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from toy_switchboard import sphere, transcripts
 
-from vap_pipeline import manifest
+from vap_pipeline.artefacts import manifest
 from vap_pipeline.corpora.__main__ import main
 
 SPLIT = ["--test", "1", "--folds", "2"]

@@ -13,10 +13,10 @@ import pytest
 import soundfile
 from toy_switchboard import transcripts
 
+from vap_pipeline.audio.sphere import read_header
 from vap_pipeline.corpora import render, sample, switchboard
 from vap_pipeline.corpora.render import Token, Unit, Voice
-from vap_pipeline.errors import InputError
-from vap_pipeline.sphere import read_header
+from vap_pipeline.io.errors import InputError
 
 PATHS = {  # a disc takes ten numbers, and there are four
     "sw2001": "swb1_d1/data/sw02001.sph",

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from vap_pipeline.corpora import sample, switchboard
-from vap_pipeline.errors import InputError
-from vap_pipeline.events import EVENTS, find_events, windows
-from vap_pipeline.voice_activity import frames, voice_activity
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.turn_taking.events import EVENTS, find_events, windows
+from vap_pipeline.turn_taking.voice_activity import frames, voice_activity
 
 LINE = re.compile(r"(sw\d{4}[AB]-ms98-a-\d{4}) (\d+\.\d{6}) (\d+\.\d{6}) (\S.*)")
 TOKEN = re.compile(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from vap_pipeline import manifest
+from vap_pipeline.artefacts import manifest
+from vap_pipeline.artefacts.manifest import Manifest
 from vap_pipeline.corpora import segments
-from vap_pipeline.errors import InputError
-from vap_pipeline.manifest import Manifest
+from vap_pipeline.io.errors import InputError
 
 HEADER = "conversation,channel,start_s,end_s\n"
 WORDS = [

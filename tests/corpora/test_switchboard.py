@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 from toy_switchboard import A, B, Word, lines, sphere, transcripts
 
-from vap_pipeline import corpora, manifest
-from vap_pipeline.corpora import switchboard
-from vap_pipeline.errors import InputError
-from vap_pipeline.sphere import read_header
+from vap_pipeline.artefacts import manifest
+from vap_pipeline.audio.sphere import read_header
+from vap_pipeline.corpora import build, switchboard
+from vap_pipeline.io.errors import InputError
 
 NOT_SPEECH = {"[silence]", "[noise]", "[vocalized-noise]", "[laughter]"}
 
@@ -74,12 +74,12 @@ def test_segments_worked_by_hand(tmp_path: Path) -> None:
 def test_a_gap_of_0_05_s_is_judged_in_floating_point() -> None:
     # 0.15 - 0.1 is 0.04999999999999999, 1.05 - 1.0 is 0.050000000000000044.
     for before, after, merged in ((0.1, 0.15, 1), (1.0, 1.05, 2)):
-        start_s, _ = corpora.merge(np.array([0.0, after]), np.array([before, 9.0]))
+        start_s, _ = build.merge(np.array([0.0, after]), np.array([before, 9.0]))
         assert len(start_s) == merged
 
 
 def test_overlapping_words_are_one_segment() -> None:
-    start_s, end_s = corpora.merge(np.array([1.0, 1.2, 1.95, 3.0]), np.array([2.0, 1.4, 2.5, 4.0]))
+    start_s, end_s = build.merge(np.array([1.0, 1.2, 1.95, 3.0]), np.array([2.0, 1.4, 2.5, 4.0]))
     assert (start_s.tolist(), end_s.tolist()) == ([1.0, 3.0], [2.5, 4.0])
 
 
@@ -438,7 +438,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
 def test_folds_are_those_of_kfold(folds: int, test: int, data: st.DataObject) -> None:
     train = data.draw(st.integers(folds, 60))
     names = [f"n{i}" for i in range(train + test)]
-    found = corpora.split(names, test, folds)
+    found = build.split(names, test, folds)
     assert [found[name] for name in names[train:]] == [("test", None)] * test
     for fold, (_, held_out) in enumerate(KFold(folds).split(np.arange(train))):
         assert [names.index(n) for n, (_, f) in found.items() if f == fold] == held_out.tolist()
@@ -447,7 +447,7 @@ def test_folds_are_those_of_kfold(folds: int, test: int, data: st.DataObject) ->
 @pytest.mark.parametrize(("test", "folds"), [(0, 1), (-1, 2), (5, 2), (9, 2), (0, 7)])
 def test_too_few_for_the_folds(test: int, folds: int) -> None:
     with pytest.raises(InputError, match=r"2 folds or more|too few"):
-        corpora.split(list("abcdef"), test, folds)
+        build.split(list("abcdef"), test, folds)
 
 
 def test_the_whole_release(ms98: Path, tmp_path: Path) -> None:

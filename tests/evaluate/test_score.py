@@ -8,13 +8,15 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from vap_pipeline import manifest, model, projection
+from vap_pipeline.artefacts import manifest
+from vap_pipeline.artefacts.store import open_store
+from vap_pipeline.artefacts.windows import Windows, activity, inputs, swap
 from vap_pipeline.evaluate import score
 from vap_pipeline.evaluate.__main__ import main
-from vap_pipeline.events import EVENTS, find_events
-from vap_pipeline.scores import METRICS, regions
-from vap_pipeline.store import open_store
-from vap_pipeline.windows import Windows, activity, inputs, swap
+from vap_pipeline.models import network as model
+from vap_pipeline.turn_taking import projection
+from vap_pipeline.turn_taking.events import EVENTS, find_events
+from vap_pipeline.turn_taking.scores import METRICS, regions
 
 TASKS = {  # event -> score and label, as the table of the definitions has them
     "shift": ("f1_hold_shift", 1),

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vap_pipeline import manifest
+from vap_pipeline.artefacts import manifest
 from vap_pipeline.evaluate.__main__ import main
 from vap_pipeline.evaluate.statistics import measure, page, pool, write_statistics
-from vap_pipeline.events import EVENTS
+from vap_pipeline.turn_taking.events import EVENTS
 
 # A speaks, B after a gap of 0.4 s; A gives a backchannel at 5.0 s, and takes over from 8.6 to 9.0 s;
 # A pauses (10.0 to 10.3 s); B answers at once.

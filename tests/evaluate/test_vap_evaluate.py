@@ -5,9 +5,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from vap_pipeline.artefacts.store import open_store
 from vap_pipeline.evaluate.__main__ import main
-from vap_pipeline.scores import regions
-from vap_pipeline.store import open_store
+from vap_pipeline.turn_taking.scores import regions
 
 
 def test_events_are_those_that_the_scores_look_at(corpus, tmp_path: Path):

@@ -20,11 +20,13 @@ import torch
 import zarr
 from made import LAUNCH, RATE, content, corpus, in_a_namespace, mutate, places, speech
 
-from vap_pipeline import audio, manifest, store, voice_activity
-from vap_pipeline.cpc.weights import load
-from vap_pipeline.errors import InputError
+from vap_pipeline.artefacts import manifest, store
+from vap_pipeline.audio import recording as audio
+from vap_pipeline.encoders.cpc_weights import load
 from vap_pipeline.extract import run
 from vap_pipeline.extract.__main__ import SKIPPED, main
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.turn_taking import voice_activity
 
 
 def test_what_is_in_the_store(tmp_path):
@@ -350,7 +352,7 @@ def test_signals_end_it_soon_with_a_message(tmp_path, signum):
 
 SLOW = """
 import sys, time
-from vap_pipeline import audio
+from vap_pipeline.audio import recording as audio
 from vap_pipeline.extract.__main__ import main
 def gains(recording):
     print("working", file=sys.stderr, flush=True)

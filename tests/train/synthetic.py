@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from vap_pipeline import manifest
-from vap_pipeline.manifest import Conversation, Manifest
-from vap_pipeline.store import create
+from vap_pipeline.artefacts import manifest
+from vap_pipeline.artefacts.manifest import Conversation, Manifest
+from vap_pipeline.artefacts.store import create
 
 DIM = 16
 

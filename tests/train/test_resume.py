@@ -18,7 +18,7 @@ import pytest
 import safetensors
 import torch
 
-from vap_pipeline.model import load
+from vap_pipeline.models.checkpoint import load
 
 OUTPUTS = ("model.safetensors", "config.json", "history.parquet")
 
@@ -161,7 +161,8 @@ def signal_at(module, name, signum):
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("module", "name"), [("manifest", "check_store"), ("train.loop", "Validation"), ("resume", "load")]
+    ("module", "name"),
+    [("artefacts.store", "check_store"), ("train.loop", "Validation"), ("runtime.resume", "load")],
 )
 def test_asked_to_stop_before_the_first_step(arguments, start, tmp_path, module, name, signum):
     child, errors = start(
@@ -180,7 +181,7 @@ def test_asked_to_stop_while_it_goes_on(arguments, start, reference, tmp_path):
     folder = tmp_path / "stopped"
     for before in (
         partial(signal_at_step, 5, signal.SIGINT),
-        partial(signal_at, "vap_pipeline.resume", "load", signal.SIGTERM),
+        partial(signal_at, "vap_pipeline.runtime.resume", "load", signal.SIGTERM),
     ):
         child, errors = start([*arguments(folder), "--resume"], before=before)
         child.join(30)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from vap_pipeline import command
-from vap_pipeline.errors import InputError
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.runtime import command
 from vap_pipeline.train.__main__ import main, parser
 from vap_pipeline.train.settings import TrainConfig, model_sizes, train_config
 

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from vap_pipeline import manifest
+from vap_pipeline.artefacts import manifest
 from vap_pipeline.evaluate import score
 from vap_pipeline.evaluate.__main__ import main as evaluate
-from vap_pipeline.model import load, save
-from vap_pipeline.scores import LEVELS, TASKS, named, numbered
+from vap_pipeline.models.checkpoint import load, save
 from vap_pipeline.train.__main__ import main as train
+from vap_pipeline.turn_taking.scores import LEVELS, TASKS, named, numbered
 
 pytestmark = pytest.mark.usefixtures("unlogged_on_one_thread")
 

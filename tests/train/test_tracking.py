@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from vap_pipeline.tracking import Tracker
+from vap_pipeline.runtime.tracking import Tracker
 
 SETTINGS = {"corpus": "tiny", "fold": 3, "model": {"model": "discrete"}, "train": {"learning_rate": 0.125}}
 NAME = "tiny/discrete/fold-3"
@@ -76,7 +76,7 @@ def test_without_a_key_offline_and_silently(home, checkpoint, capfd):
 def test_no_prompt_even_in_a_terminal(home):
     controller, terminal = pty.openpty()
     code = f"""
-from vap_pipeline.tracking import Tracker
+from vap_pipeline.runtime.tracking import Tracker
 with Tracker({SETTINGS}, {NAME!r}, "run2", enabled=True) as tracker:
     tracker.log({ROW})
 """

@@ -9,14 +9,14 @@ import torch
 from accelerate import Accelerator
 from synthetic import make
 
-from vap_pipeline.model import load
-from vap_pipeline.projection import MODELS
-from vap_pipeline.scores import METRICS
-from vap_pipeline.signals import Requests
-from vap_pipeline.store import open_store
+from vap_pipeline.artefacts.store import open_store
+from vap_pipeline.artefacts.windows import Windows
+from vap_pipeline.models.checkpoint import load
+from vap_pipeline.runtime.signals import Requests
 from vap_pipeline.train.__main__ import main
 from vap_pipeline.train.validation import Validation
-from vap_pipeline.windows import Windows
+from vap_pipeline.turn_taking.projection import MODELS
+from vap_pipeline.turn_taking.scores import METRICS
 
 pytestmark = pytest.mark.usefixtures("unlogged_on_one_thread")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vap_pipeline import command
-from vap_pipeline.errors import InputError
-from vap_pipeline.manifest import Manifest
+from vap_pipeline.artefacts.manifest import Manifest
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.runtime import command
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _render(args: argparse.Namespace) -> None:
 def _named(args: argparse.Namespace) -> dict[str, Any]:
     if args.corpus is None and args.out is None:
         raise InputError("which corpus? give --out, a folder with the corpus's name, or --corpus")
-    from vap_pipeline.manifest import name_of
+    from vap_pipeline.artefacts.manifest import name_of
 
     return command.read_corpus(args.params, args.corpus or name_of(args.out))
 
@@ -220,7 +220,7 @@ def _split(args: argparse.Namespace, settings: dict[str, Any]) -> tuple[Any, Any
 
 
 def _write(made: Manifest, args: argparse.Namespace, settings: dict[str, Any]) -> None:
-    from vap_pipeline import manifest
+    from vap_pipeline.artefacts import manifest
 
     folder = args.out or Path("data_manifest", settings["name"])
     manifest.write(made, folder)

@@ -17,11 +17,12 @@ import soundfile
 from scipy import signal
 from tqdm import tqdm
 
-from vap_pipeline import corpora, files
-from vap_pipeline.corpora import Faults, Speech, recordings
-from vap_pipeline.errors import InputError
-from vap_pipeline.headers import read_header
-from vap_pipeline.manifest import Manifest
+from vap_pipeline.artefacts.manifest import Manifest
+from vap_pipeline.audio.headers import read_header
+from vap_pipeline.corpora import build, recordings
+from vap_pipeline.corpora.build import Faults, Speech
+from vap_pipeline.io import files
+from vap_pipeline.io.errors import InputError
 
 RATE = 8000
 PEAK = 0.5  # of every clip; full scale is 1
@@ -55,7 +56,7 @@ def read(clips: Path, audio: Path, test: int | None, folds: int, on_error: str =
     order = sorted(seconds, key=lambda speaker: (seconds[speaker], speaker))
     pairs = [order[max(stop - 2, 0) : stop] for stop in range(len(order), 0, -2)][::-1]
     names = ["-".join(pair) for pair in pairs]
-    splits = corpora.split(names, min(2, max(len(names) - folds, 0)) if test is None else test, folds)
+    splits = build.split(names, min(2, max(len(names) - folds, 0)) if test is None else test, folds)
     speech: dict[str, Speech] = {}
     found: dict[str, Path] = {}
     for name, pair in tqdm(zip(names, pairs, strict=True), "calls", len(names), unit="", disable=None):
@@ -63,7 +64,7 @@ def read(clips: Path, audio: Path, test: int | None, folds: int, on_error: str =
         if call := _call([spoken[speaker] for speaker in pair], path, faults):
             speech[name], found[name] = call, path
     faults.report()
-    return corpora.assemble(speech, found, audio, splits)
+    return build.assemble(speech, found, audio, splits)
 
 
 def _call(sides: list[list[Path]], path: Path, faults: Faults) -> Speech | None:

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vap_pipeline.errors import InputError
-from vap_pipeline.headers import read_header
+from vap_pipeline.audio.headers import read_header
+from vap_pipeline.io.errors import InputError
 
 SUFFIXES = (".sph", ".wav", ".flac")
 

@@ -33,10 +33,11 @@ import soundfile
 from scipy import signal
 from tqdm import tqdm
 
-from vap_pipeline import espeak, files
+from vap_pipeline.audio import espeak
 from vap_pipeline.corpora import switchboard
 from vap_pipeline.corpora.switchboard import NOT_SPEECH
-from vap_pipeline.errors import InputError
+from vap_pipeline.io import files
+from vap_pipeline.io.errors import InputError
 
 RATE = 8000
 VERSION = 2  # of the rendering: audio of another version is made again

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vap_pipeline.errors import InputError
+from vap_pipeline.io.errors import InputError
 
 SECOND = 8000  # the release's clock ticks once an audio sample
 FIRST, LAST = 2001, 9999  # the conversations' numbers

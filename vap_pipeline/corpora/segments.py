@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vap_pipeline import corpora, files
-from vap_pipeline.corpora import Faults, Speech, recordings
-from vap_pipeline.errors import InputError
-from vap_pipeline.manifest import LONGEST_S, Manifest, check_name
+from vap_pipeline.artefacts.manifest import Manifest, check_name
+from vap_pipeline.audio.rates import LONGEST_S
+from vap_pipeline.corpora import build, recordings
+from vap_pipeline.corpora.build import Faults, Speech
+from vap_pipeline.io import files
+from vap_pipeline.io.errors import InputError
 
 CHANNELS = {"0": 0, "1": 1, "A": 0, "B": 1}
 SEGMENT = ("conversation", "channel", "start_s", "end_s")
@@ -45,15 +47,15 @@ def read(
     faults = Faults(on_error)
     cells = load(tables, faults)
     found = recordings.find(audio, lambda stem: None if stem.startswith(".") else stem)
-    names = corpora.paired(cells, found, audio, faults)
+    names = build.paired(cells, found, audio, faults)
     speech: dict[str, Speech] = {}
     for name in tqdm(names, "conversations", unit="", disable=None):
         with faults.handled():
-            speech[name] = corpora.fit(name, speech_of(name, cells[name]), found[name])
+            speech[name] = build.fit(name, speech_of(name, cells[name]), found[name])
     faults.report()
     order = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
-    splits = corpora.split(order, max(1, len(names) // 10) if test is None else test, folds)
-    return corpora.assemble(speech, found, audio, splits)
+    splits = build.split(order, max(1, len(names) // 10) if test is None else test, folds)
+    return build.assemble(speech, found, audio, splits)
 
 
 def load(tables: Sequence[Path], faults: Faults) -> dict[str, Cells]:
@@ -86,7 +88,7 @@ def speech_of(name: str, cells: Cells) -> Speech:
     rows = sorted(_row(where, row) for where, row in cells)
     channel, start, end = (np.array(column) for column in zip(*rows, strict=True))
     if any("conversation" not in row for _, row in cells):  # words
-        merged = [corpora.merge(start[channel == c], end[channel == c]) for c in (0, 1)]
+        merged = [build.merge(start[channel == c], end[channel == c]) for c in (0, 1)]
         channel = np.repeat((0, 1), [len(start_s) for start_s, _ in merged])
         start, end = np.concatenate(merged, axis=1)
     overlap = (channel[1:] == channel[:-1]) & (start[1:] < end[:-1])

@@ -12,10 +12,12 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
-from vap_pipeline import corpora, files
-from vap_pipeline.corpora import Faults, Speech, recordings
-from vap_pipeline.errors import InputError
-from vap_pipeline.manifest import LONGEST_S, Manifest
+from vap_pipeline.artefacts.manifest import Manifest
+from vap_pipeline.audio.rates import LONGEST_S
+from vap_pipeline.corpora import build, recordings
+from vap_pipeline.corpora.build import Faults, Speech
+from vap_pipeline.io import files
+from vap_pipeline.io.errors import InputError
 
 WORDS = re.compile(r"sw(\d{1,9})([ab])-ms98-a-word\.text", re.IGNORECASE)
 AUDIO = re.compile(r"sw(\d{1,9})", re.IGNORECASE)
@@ -39,7 +41,7 @@ def read(transcripts: Path, audio: Path | None, test: int, folds: int, on_error:
     sides = find(transcripts)
     faults = Faults(on_error)
     recorded = {} if audio is None else recordings.find(audio, _of_audio)
-    names = sorted(sides, key=_number) if audio is None else corpora.paired(sides, recorded, audio, faults)
+    names = sorted(sides, key=_number) if audio is None else build.paired(sides, recorded, audio, faults)
     names.sort(key=_number)
 
     speech: dict[str, Speech] = {}
@@ -47,12 +49,12 @@ def read(transcripts: Path, audio: Path | None, test: int, folds: int, on_error:
     for name in tqdm(names, "transcripts", unit=" conversations", disable=None):
         with faults.handled():
             spoken, aside = read_conversation(name, sides[name])
-            speech[name] = corpora.fit(name, spoken, recorded.get(name))
+            speech[name] = build.fit(name, spoken, recorded.get(name))
             if aside:
                 asides.add(name)
     faults.report()
-    splits = corpora.split([name for name in names if name not in asides], test, folds)
-    return corpora.assemble(speech, recorded, audio, splits)
+    splits = build.split([name for name in names if name not in asides], test, folds)
+    return build.assemble(speech, recorded, audio, splits)
 
 
 def find(transcripts: Path) -> dict[str, dict[str, Path]]:
@@ -109,7 +111,7 @@ def words(path: Path, utterances: str) -> tuple[np.ndarray, np.ndarray, float, b
     """Read a word file whose utterance ids start with ``utterances``.
 
     Returns:
-        start_s, end_s: (segments,) speech, merged inside each utterance (:func:`vap_pipeline.corpora.merge`).
+        start_s, end_s: (segments,) speech, merged inside each utterance (:func:`build.merge`).
         last_s: the last end time.
         aside: whether the speaker turns to a third person somewhere.
 
@@ -153,7 +155,7 @@ def words(path: Path, utterances: str) -> tuple[np.ndarray, np.ndarray, float, b
 
     speech = ~np.fromiter(map(NOT_SPEECH.__contains__, token), bool, len(token))
     number = np.cumsum(np.fromiter(map(ne, utterance, ["", *utterance]), bool, len(token)))
-    segments = corpora.merge(start_s[speech], end_s[speech], number[speech])
+    segments = build.merge(start_s[speech], end_s[speech], number[speech])
     return *segments, float(end_s[-1]), ASIDE in content
 
 

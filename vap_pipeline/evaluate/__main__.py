@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from vap_pipeline import command
-from vap_pipeline.errors import InputError
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.runtime import command
 
 log = logging.getLogger(__name__)
 
@@ -87,13 +87,13 @@ def _score(args: argparse.Namespace) -> None:
 
     import torch
 
-    from vap_pipeline import manifest, resume
-    from vap_pipeline.evaluate import tables
+    from vap_pipeline.artefacts import manifest, score_files
+    from vap_pipeline.artefacts.store import check_store, open_store
+    from vap_pipeline.artefacts.windows import Windows
     from vap_pipeline.evaluate.score import best_thresholds, evaluate
-    from vap_pipeline.model import load
-    from vap_pipeline.scores import numbered
-    from vap_pipeline.store import open_store
-    from vap_pipeline.windows import Windows
+    from vap_pipeline.models.checkpoint import load
+    from vap_pipeline.runtime import resume
+    from vap_pipeline.turn_taking.scores import numbered
 
     folder = args.checkpoint or f"checkpoints/{corpus}/{args.model}/fold-{args.fold}"
     model, config = load(folder)
@@ -130,7 +130,7 @@ def _score(args: argparse.Namespace) -> None:
             raise InputError(
                 f"{corpus}: the {which} set of fold {fold} has no conversations; mend the manifest"
             )
-    manifest.check_store(listed, store, [*sets["validation"], *sets["test"]])
+    check_store(listed, store, [*sets["validation"], *sets["test"]])
     validation, test = (Windows(store, names) for names in sets.values())
     seen, digest = config.get("data", {}).get("validation"), validation.digest()
     if config.get("corpus") == corpus and seen not in (None, digest):
@@ -146,7 +146,7 @@ def _score(args: argparse.Namespace) -> None:
     out = args.out or f"scores/{corpus}/{name}/fold-{fold}.parquet"
     run = {"corpus": corpus, "model": name, "fold": fold, "seed": seed}
     rows = [run | row for row in evaluation.rows]
-    tables.write(out, rows, evaluation.events, evaluation.timeline, store.weights)
+    score_files.write(out, rows, evaluation.events, evaluation.timeline, store.weights)
     shown = {row["metric"]: row["value"] for row in evaluation.rows if row["level"] == "frame"}
     log.info("%s: %s", out, ", ".join(f"{metric} {value:.3f}" for metric, value in shown.items()))
 
@@ -161,7 +161,7 @@ def _add_events(commands: Commands) -> None:
 
 
 def _events(args: argparse.Namespace) -> None:
-    from vap_pipeline.evaluate.turn_taking import write_events
+    from vap_pipeline.evaluate.corpus_events import write_events
 
     folder, corpus = _manifest(args)
     written = write_events(folder, args.split, args.out or Path("reports") / corpus / "events.parquet")
@@ -184,7 +184,7 @@ def _statistics(args: argparse.Namespace) -> None:
 def _manifest(args: argparse.Namespace) -> tuple[Path, str]:
     """The folder of the manifest, and the corpus's name."""
     if args.manifest:
-        from vap_pipeline.manifest import name_of
+        from vap_pipeline.artefacts.manifest import name_of
 
         return args.manifest, name_of(args.manifest)
     corpus = command.read_corpus(args.params, args.corpus)["name"]

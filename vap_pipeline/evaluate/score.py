@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vap_pipeline import memory, projection
-from vap_pipeline.errors import InputError
-from vap_pipeline.evaluate.tables import TIMELINE
-from vap_pipeline.events import HOP, WINDOW
-from vap_pipeline.model import ProjectionModel
-from vap_pipeline.scores import NOTHING, TASKS, collect, count, regions, scores, thresholds
-from vap_pipeline.voice_activity import FRAME_RATE
-from vap_pipeline.windows import Windows, activity, inputs, swap
+from vap_pipeline.artefacts.score_files import TIMELINE
+from vap_pipeline.artefacts.windows import Windows, activity, inputs, swap
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.models.network import ProjectionModel
+from vap_pipeline.runtime import memory
+from vap_pipeline.turn_taking import projection
+from vap_pipeline.turn_taking.events import HOP, WINDOW
+from vap_pipeline.turn_taking.scores import NOTHING, TASKS, collect, count, regions, scores, thresholds
+from vap_pipeline.turn_taking.voice_activity import FRAME_RATE
 
 BATCH = 32  # windows; fixed, because another size may change the last digit of a probability
 STRETCH = 3  # windows in the timeline
@@ -30,7 +31,7 @@ class Evaluation:
 
     Attributes:
         rows: the scores, a row each (``metric, level, value, threshold, support_0, support_1``).
-        events: a row per event or negative and pass, as of :func:`vap_pipeline.scores.collect`, with
+        events: a row per event or negative and pass, as of :func:`scores.collect`, with
             ``start_s`` and ``end_s`` in the conversation.
         timeline: a stretch of one conversation, a row per frame: ``conversation, frame``, voice activity
             ``va_0, va_1`` and probabilities ``p_0, p_1, p_bc_0, p_bc_1``, of speakers 0 and 1.
@@ -42,7 +43,7 @@ class Evaluation:
 
 
 def best_thresholds(model: ProjectionModel, validation: Windows, seed: int) -> np.ndarray:
-    """Return the thresholds that are best on ``validation``, as :func:`vap_pipeline.scores.thresholds` does.
+    """Return the thresholds that are best on ``validation``, as :func:`scores.thresholds` does.
 
     Args:
         seed: the run's seed, from which the negatives are drawn.

@@ -1,6 +1,6 @@
 """A corpus's turn-taking on one page: how much is spoken, how speakers change, what there is to score."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vap_pipeline import files, manifest
-from vap_pipeline.evaluate.report import COLUMNS, MAJORITY, PUBLISHED, TASK_COLUMNS
+from vap_pipeline.artefacts import manifest
+from vap_pipeline.artefacts.manifest import SPLITS
+from vap_pipeline.evaluate.corpus_events import activity, one_thread
 from vap_pipeline.evaluate.statistics_figure import figure
-from vap_pipeline.evaluate.turn_taking import activity, one_thread
-from vap_pipeline.events import EVENTS, find_backchannels, find_events, windows
-from vap_pipeline.manifest import SPLITS
-from vap_pipeline.runs import BOTH, ONLY_A, ONLY_B, SILENCE, find_runs, is_single
-from vap_pipeline.scores import majority
-from vap_pipeline.voice_activity import FRAME_RATE, voice_activity
+from vap_pipeline.io import files, markdown
+from vap_pipeline.turn_taking.events import EVENTS, find_backchannels, find_events, windows
+from vap_pipeline.turn_taking.published import COLUMNS, MAJORITY, PUBLISHED, TASK_COLUMNS
+from vap_pipeline.turn_taking.scores import majority
+from vap_pipeline.turn_taking.speaker_runs import BOTH, ONLY_A, ONLY_B, SILENCE, find_runs, is_single
+from vap_pipeline.turn_taking.voice_activity import FRAME_RATE, voice_activity
 
 NOTES = """\
 A **floor transfer** is a change from one speaker alone to the other alone, through a silence (a gap), an
@@ -136,12 +137,12 @@ def page(corpus: str, splits: dict[str, TurnTaking]) -> str:
         "Who speaks when, in frames of 10 ms. Durations are medians, with quartiles in brackets."
         + (f" *All* counts {unused:,} conversations that are in neither of the sets." if unused else ""),
         "![Floor transfers, silences, turns and backchannels](statistics.png)",
-        _table(["", *splits], [[name, *map(cell, splits.values())] for name, cell in ROWS.items()]),
+        markdown.table(["", *splits], [[name, *map(cell, splits.values())] for name, cell in ROWS.items()]),
         NOTES,
         "## Events",
-        _table(["", *splits], [windows, *events]),
+        markdown.table(["", *splits], [windows, *events]),
         "Always answering with the more frequent label has the weighted F1",
-        _table(["", *TASK_COLUMNS], always),
+        markdown.table(["", *TASK_COLUMNS], always),
         "where the two prediction tasks have as many negatives as positives, as they have unless non-shifts "
         "are too few.",
     ]
@@ -196,9 +197,3 @@ ROWS: dict[str, Callable[[TurnTaking], str]] = {
 
 def _score(value: float | None) -> str:
     return "–" if value is None or np.isnan(value) else f"{value:.3f}".removeprefix("0")
-
-
-def _table(head: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *lines])

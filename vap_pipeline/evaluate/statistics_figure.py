@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from vap_pipeline.evaluate.figures import STYLE
-from vap_pipeline.runs import BOTH, ONLY_A, ONLY_B, SILENCE
+from vap_pipeline.report.figures import STYLE
+from vap_pipeline.turn_taking.speaker_runs import BOTH, ONLY_A, ONLY_B, SILENCE
 
 if TYPE_CHECKING:
     from vap_pipeline.evaluate.statistics import TurnTaking

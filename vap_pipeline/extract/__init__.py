@@ -1,1 +1,1 @@
-
+"""Stage ``vap-extract``: encode every conversation once, into the feature store."""

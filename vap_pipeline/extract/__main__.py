@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from vap_pipeline import command
-from vap_pipeline.errors import InputError
-from vap_pipeline.signals import Requests, ending_on_request, together
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.runtime import command
+from vap_pipeline.runtime.signals import Requests, ending_on_request, together
 
 SKIPPED = 3
 BACKENDS = ("native", "cpc_audio")
@@ -91,12 +91,13 @@ def _extract(args: argparse.Namespace, settings: dict[str, Any], requests: Reque
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    from vap_pipeline import files, manifest, store
-    from vap_pipeline.audio import SETTINGS
-    from vap_pipeline.cpc.original import OriginalEncoder
-    from vap_pipeline.cpc.weights import PUBLISHED, load
+    from vap_pipeline.artefacts import manifest, store
+    from vap_pipeline.audio.recording import SETTINGS
+    from vap_pipeline.encoders.cpc_weights import PUBLISHED, load
+    from vap_pipeline.encoders.original import OriginalEncoder
     from vap_pipeline.extract import run
-    from vap_pipeline.voice_activity import FRAME_RATE
+    from vap_pipeline.io import files
+    from vap_pipeline.turn_taking.voice_activity import FRAME_RATE
 
     requests.act_at_once()
     weights = command.pick(args.weights, settings, "extract", "weights", default=PUBLISHED)

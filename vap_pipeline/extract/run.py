@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from vap_pipeline import audio, files, voice_activity
-from vap_pipeline.errors import InputError
-from vap_pipeline.manifest import Manifest, Segments
-from vap_pipeline.signals import Stopped
-from vap_pipeline.store import Writer
+from vap_pipeline.artefacts.manifest import Manifest, Segments
+from vap_pipeline.artefacts.store import Writer
+from vap_pipeline.audio import recording as audio
+from vap_pipeline.io import files
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.runtime.signals import Stopped
+from vap_pipeline.turn_taking import voice_activity
 
 PIECE_S = 4  # seconds read and encoded at a time; between two of them a stop is heard
 SLACK_S = 0.01  # by which a duration in the manifest may be rounded

@@ -1,1 +1,1 @@
-"""Stage two: train a light model on what stage one wrote down."""
+"""Stage ``vap-train``: train one model on one fold."""

@@ -8,9 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vap_pipeline import command
-from vap_pipeline.errors import InputError
-from vap_pipeline.signals import Requests, ending_on_request
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.runtime import command
+from vap_pipeline.runtime.signals import Requests, ending_on_request
 from vap_pipeline.train.settings import add_flags, model_sizes, train_config
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def body(args: argparse.Namespace) -> None:
     folder = args.out or f"checkpoints/{corpus['name']}/{args.model}/fold-{args.fold}"
 
     def how() -> str:
-        from vap_pipeline.resume import how_to_go_on
+        from vap_pipeline.runtime.resume import how_to_go_on
 
         return how_to_go_on(folder)
 
@@ -95,12 +95,13 @@ def _train(args: argparse.Namespace, corpus: dict[str, Any], folder: str, reques
     import torch
     from accelerate import PartialState
 
-    from vap_pipeline import manifest
-    from vap_pipeline.cpc.weights import described
-    from vap_pipeline.model import ModelConfig, load
-    from vap_pipeline.store import open_store
+    from vap_pipeline.artefacts import manifest
+    from vap_pipeline.artefacts.store import check_store, open_store
+    from vap_pipeline.artefacts.windows import Windows
+    from vap_pipeline.encoders.cpc_weights import described
+    from vap_pipeline.models.checkpoint import load
+    from vap_pipeline.models.network import ModelConfig
     from vap_pipeline.train.loop import train
-    from vap_pipeline.windows import Windows
 
     requests.act_at_once()
     name = corpus["name"]
@@ -110,7 +111,7 @@ def _train(args: argparse.Namespace, corpus: dict[str, Any], folder: str, reques
     if not args.store and (weights := command.pick(None, corpus, "extract", "weights", kind=str)):
         expected = {"encoder": described(weights, command.pick_seed(None, corpus, "extract"))}
     store = open_store(args.store or f"data/{name}/features.zarr", expected)
-    manifest.check_store(folds, store, folds.training_set(args.fold) + folds.validation_set(args.fold))
+    check_store(folds, store, folds.training_set(args.fold) + folds.validation_set(args.fold))
     training = Windows(store, folds.training_set(args.fold))
     validation = Windows(store, folds.validation_set(args.fold))
     for windows, what in ((training, "to train"), (validation, "to validate")):

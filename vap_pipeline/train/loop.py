@@ -20,18 +20,20 @@ from accelerate import Accelerator
 from torch import nn
 from tqdm import tqdm
 
-from vap_pipeline import command, files, memory, projection, resume
-from vap_pipeline.errors import InputError
-from vap_pipeline.model import ModelConfig, ProjectionModel
-from vap_pipeline.resume import RESUME
-from vap_pipeline.signals import Requests, Stopped, together
-from vap_pipeline.tracking import Tracker
-from vap_pipeline.train import checkpoint
-from vap_pipeline.train.checkpoint import Progress
-from vap_pipeline.train.data import Piece, Plan, pieces, read
+from vap_pipeline.artefacts.windows import Windows, activity, inputs, swap
+from vap_pipeline.io import files
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.models.network import ModelConfig, ProjectionModel
+from vap_pipeline.runtime import command, memory, resume
+from vap_pipeline.runtime.resume import RESUME
+from vap_pipeline.runtime.signals import Requests, Stopped, together
+from vap_pipeline.runtime.tracking import Tracker
+from vap_pipeline.train import progress as checkpoint
+from vap_pipeline.train.batches import Piece, Plan, pieces, read
+from vap_pipeline.train.progress import Progress
 from vap_pipeline.train.settings import TrainConfig
 from vap_pipeline.train.validation import NotANumber, Validation
-from vap_pipeline.windows import Windows, activity, inputs, swap
+from vap_pipeline.turn_taking import projection
 
 LOG_EVERY = 10  # steps in a row of the history; fewer before a validation check
 SAVE_EVERY_S = 300.0  # between two states, where no validation check comes before

@@ -5,8 +5,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from vap_pipeline import command
-from vap_pipeline.errors import InputError
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.runtime import command
 
 
 def _setting(default: Any, help: str) -> Any:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from vap_pipeline import projection, scores
-from vap_pipeline.model import ProjectionModel
-from vap_pipeline.signals import Requests
-from vap_pipeline.train.data import Piece, pieces, read
-from vap_pipeline.windows import Windows, activity, inputs, swap
+from vap_pipeline.artefacts.windows import Windows, activity, inputs, swap
+from vap_pipeline.models.network import ProjectionModel
+from vap_pipeline.runtime.signals import Requests
+from vap_pipeline.train.batches import Piece, pieces, read
+from vap_pipeline.turn_taking import projection, scores
 
 
 class Measured(NamedTuple):

@@ -1,0 +1,324 @@
+"""Reading, mixing and resampling, against libsndfile, whole-signal resampling, and broken files."""
+
+import os
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made import mutate, sphere
+
+from vap_pipeline.audio import recording as audio
+from vap_pipeline.io.errors import InputError
+
+RATE = 8_000
+
+
+def speech(seconds, rate=RATE, seed=0):
+    """Two channels of noise that swells and fades, (samples, 2) float64."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * rate)) / rate
+    swell = 0.1 + 0.3 * np.sin(2 * np.pi * np.c_[0.2 * t, 0.3 * t + 0.5]) ** 2
+    return np.clip(rng.standard_normal((len(t), 2)) * swell, -0.99, 0.99)
+
+
+def g711(path, samples, coding):
+    """Return the codes that libsndfile writes for samples, and the samples that it reads from them."""
+    subtype = {"ulaw": "ULAW", "alaw": "ALAW"}[coding]
+    soundfile.write(path, samples, RATE, subtype=subtype, format="WAV")
+    content = path.read_bytes()
+    codes = np.frombuffer(content[content.index(b"data") + 8 :][: samples.size], np.uint8)
+    return codes.reshape(samples.shape), soundfile.read(path, dtype="float32")[0]
+
+
+def samples_of(recording):
+    return torch.cat(list(recording.blocks()), dim=1).numpy().T
+
+
+@pytest.mark.parametrize("coding", ["ulaw", "alaw"])
+def test_mu_law_and_a_law_as_libsndfile_reads_them(tmp_path, coding):
+    every_code = np.arange(256, dtype=np.uint8).repeat(2).reshape(-1, 2)
+    codes, expected = g711(tmp_path / "a.wav", speech(23.3), coding)
+    codes = np.concatenate([codes, every_code])
+    recording = audio.open_recording(sphere(tmp_path / "a.sph", codes, coding=coding))
+    assert recording.rate == RATE and recording.duration_s == len(codes) / RATE
+    np.testing.assert_array_equal(samples_of(recording)[: len(expected)], expected)
+    assert len(np.unique(samples_of(recording)[-256:, 0])) == (255 if coding == "ulaw" else 256)
+
+
+@pytest.mark.parametrize(
+    ("order", "dtype"),
+    [("01", "<i2"), ("10", ">i2"), ("01", "<i4"), ("10", ">i4"), ("0123", "<i4"), ("3210", ">i4")],
+)
+def test_pcm_of_both_byte_orders(tmp_path, order, dtype):
+    expected = speech(11)
+    full_scale = 2 ** (8 * np.dtype(dtype).itemsize - 1)
+    path = sphere(tmp_path / "a.sph", (expected * full_scale).astype(dtype), coding="pcm", order=order)
+    np.testing.assert_allclose(samples_of(audio.open_recording(path)), expected, atol=2**-15)
+
+
+@pytest.mark.parametrize(("name", "subtype"), [("a.wav", "PCM_16"), ("a.flac", "PCM_16"), ("a.wav", "FLOAT")])
+def test_wav_and_flac(tmp_path, name, subtype):
+    soundfile.write(tmp_path / name, speech(21), 16_000, subtype=subtype)
+    np.testing.assert_allclose(samples_of(audio.open_recording(tmp_path / name)), speech(21), atol=2**-15)
+
+
+def test_real_sphere_files(shared):
+    """The same speech, stored five ways; the second channel is the first upside down."""
+    little = samples_of(audio.open_recording(shared / "sphere/123_2pcle_shn.sph"))
+    big = samples_of(audio.open_recording(shared / "sphere/123_2pcbe_shn.sph"))
+    np.testing.assert_array_equal(little, big)
+    assert little.shape == (37_120, 2) and abs(little).max() == 2677 / 2**15  # sample_min of the header
+    for name in ("123_2ulaw_shn.sph", "123_2alaw.sph"):
+        companded = samples_of(audio.open_recording(shared / "sphere" / name))
+        assert np.corrcoef(companded[:, 0], little[:, 0])[0, 1] > 0.999
+        np.testing.assert_allclose(companded, little, atol=abs(little).max() / 32)
+    with pytest.raises(InputError, match=r"123_1ulaw_shn.sph: 1 channel, expected"):
+        audio.open_recording(shared / "sphere/123_1ulaw_shn.sph")
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rate=st.sampled_from([8_000, 16_000, 11_025, 12_000, 44_100, 48_000]),
+    lengths=st.lists(st.integers(1, 9_000), min_size=1, max_size=6),
+)
+def test_resampling_in_blocks_is_resampling_whole(rate, lengths):
+    signal = torch.from_numpy(speech(sum(lengths) / rate, rate).T[:, : sum(lengths)])
+    blocks = signal.split([*lengths[:-1], signal.shape[1] - sum(lengths[:-1])], dim=1)
+    resampled = torch.cat(list(audio.resample(blocks, rate)), dim=1)
+    expected = torchaudio.functional.resample(signal, rate, 16_000)
+    torch.testing.assert_close(resampled, expected, atol=1e-9, rtol=0)
+
+
+def by_definition(samples, rate):
+    """semantics: resample; each channel by its peak if over 0.05; the mean; that by its peak if over 0.05."""
+    channels = torchaudio.functional.resample(torch.from_numpy(samples.T.astype(np.float64)), rate, 16_000)
+    channels = [c / c.abs().max() if c.abs().max() > 0.05 else c for c in channels]
+    mixed = (channels[0] + channels[1]) / 2
+    return mixed / mixed.abs().max() if mixed.abs().max() > 0.05 else mixed
+
+
+@pytest.mark.parametrize("loudness", [(1, 1), (0.3, 0.02), (0.05, 0.05), (0.02, 0.02), (1, 0)])
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+def test_normalised_as_defined(tmp_path, loudness, rate):
+    samples = (speech(24.5, rate) * loudness).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    recording = audio.open_recording(tmp_path / "a.wav")
+    out = torch.cat(list(audio.pieces(recording, audio.gains(recording), 2451, 2)))
+    assert len(out) == 2451 * 160
+    expected = by_definition(samples, rate)
+    torch.testing.assert_close(out[: len(expected)].double(), expected, atol=1e-6, rtol=0)
+    assert not out[len(expected) :].any()
+
+
+def test_real_dialogues_are_normalised_as_defined(shared):
+    for path in sorted(shared.glob("two_channel_phone/*.flac")):
+        recording = audio.open_recording(path)
+        samples, rate = soundfile.read(path)
+        frames = int(100 * recording.duration_s) + 1
+        out = torch.cat(list(audio.pieces(recording, audio.gains(recording), frames, 2)))
+        expected = by_definition(samples, rate)
+        torch.testing.assert_close(out[: len(expected)].double(), expected, atol=1e-6, rtol=0)
+
+
+def test_pieces_end_with_the_frames_asked_for(tmp_path):
+    for frames, samples in ((150, 8_000), (50, 8_000), (250, 16_001)):
+        recording = audio.open_recording(sphere(tmp_path / "a.sph", np.zeros((samples, 2), np.uint8)))
+        pieces = list(audio.pieces(recording, audio.gains(recording), frames, 1))
+        assert sum(map(len, pieces)) == frames * 160 and max(map(len, pieces)) <= 16_000
+
+
+def refused(path, said):
+    with pytest.raises(InputError, match=said) as caught:
+        for _ in audio.open_recording(path).blocks():
+            pass
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_wrong_files_are_named(tmp_path):
+    codes = np.zeros((RATE, 2), np.uint8)
+    refused(tmp_path / "absent.wav", "cannot be read")
+    for name in ("a.sph", "a.wav", "a.flac"):
+        (tmp_path / name).write_bytes(b"no audio" * 100)
+        refused(tmp_path / name, "SPHERE" if name == "a.sph" else "cannot be read as audio")
+        (tmp_path / name).write_bytes(b"")
+        refused(tmp_path / name, "SPHERE" if name == "a.sph" else "cannot be read as audio")
+    refused(sphere(tmp_path / "one.sph", codes[:, :1]), "1 channel,")
+    refused(sphere(tmp_path / "short.sph", codes, sample_count=RATE + 1), "truncated")
+    refused(sphere(tmp_path / "huge.sph", codes, sample_count=10**12), "truncated|more than a day")
+    refused(sphere(tmp_path / "odd.sph", codes, rate=8_001), "8001 samples a second")
+    refused(sphere(tmp_path / "fast.sph", codes, rate=10**400), "an odd rate")
+    refused(sphere(tmp_path / "wide.sph", codes.astype("<i4"), coding="ulaw"), "samples of 4 bytes")
+    for order in ("1", "shortpack-v0", "1O"):
+        refused(sphere(tmp_path / "order.sph", codes.astype("<i2"), coding="pcm", order=order), "_format is")
+    whole = sphere(tmp_path / "whole.sph", codes).read_bytes()
+    for change, said in (
+        (lambda head: head.replace(b"1024", b"1023", 1), "no multiple of 1,024"),
+        (
+            lambda head: head.replace(b"end_head", b"channels_interleaved -s5 FALSE\nend_head"),
+            "not interleaved",
+        ),
+        (
+            lambda head: head.replace(b"end_head", b"sample_rate -i 16000\nend_head"),
+            "sample_rate stands there",
+        ),
+    ):
+        (tmp_path / "changed.sph").write_bytes(change(whole[:1024].rstrip()).ljust(1024) + whole[1024:])
+        refused(tmp_path / "changed.sph", said)
+    soundfile.write(tmp_path / "whole.aiff", np.zeros((RATE, 2)), RATE)
+    (tmp_path / "aiff.wav").write_bytes((tmp_path / "whole.aiff").read_bytes())
+    refused(tmp_path / "aiff.wav", "in the format AIFF")
+    soundfile.write(tmp_path / "mono.wav", np.zeros(RATE), RATE)
+    refused(tmp_path / "mono.wav", "1 channel,")
+    (tmp_path / "wav.sph").write_bytes((tmp_path / "mono.wav").read_bytes())
+    refused(tmp_path / "wav.sph", "not a NIST SPHERE file")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers(tmp_path, value):
+    samples = speech(12)
+    samples[11 * RATE, 1] = value
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    refused(tmp_path / "a.wav", r"no finite numbers after 10 s")
+
+
+def test_samples_beside_which_speech_would_be_silence(tmp_path):
+    samples = speech(12)
+    samples[11 * RATE, 1] = -1e30
+    soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
+    refused(tmp_path / "a.wav", r"a sample 1e\+30 times full scale after 10 s, where more than 1,000 is no")
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "ULAW"])
+def test_a_wav_that_ends_early_or_does_not_say_where(tmp_path, subtype):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech(12), RATE, subtype=subtype)
+    whole = path.read_bytes()
+    at = whole.index(b"data") + 4
+    length = len(whole[at + 4 :])
+    path.write_bytes(whole[:-4_000])
+    refused(
+        path, f"truncated: its header promises {length:,} bytes of samples and {length - 4_000:,} are there"
+    )
+    for declared in (0, 0x7FFFF000, 0xFFFFFFFF):
+        path.write_bytes(whole[:at] + declared.to_bytes(4, "little") + whole[at + 4 :])
+        refused(path, "its header declares no length; rewrite it with sox")
+    path.write_bytes(whole + b"LIST\4\0\0\0more")
+    assert audio.open_recording(path).samples == 12 * RATE
+
+
+@pytest.mark.parametrize(("format", "endian"), [("RF64", "FILE"), ("WAV", "BIG")])
+def test_a_long_or_big_endian_wav_that_ends_early(tmp_path, format, endian):
+    path, expected = tmp_path / "a.wav", speech(2)
+    soundfile.write(path, expected, RATE, "PCM_16", endian, format)
+    np.testing.assert_allclose(samples_of(audio.open_recording(path)), expected, atol=2**-15)
+    path.write_bytes(path.read_bytes()[:-1000])
+    refused(path, "truncated: its header promises")
+
+
+def test_no_audio_file_at_all(tmp_path):
+    (tmp_path / "x.raw").write_bytes(bytes(32_000))
+    refused(tmp_path / "x.raw", "cannot be read as audio")
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "zeros.sph").symlink_to("/dev/zero")
+    refused(tmp_path / "pipe.wav", "a pipe or a device, not a file")
+    refused(tmp_path / "zeros.sph", "a pipe or a device, not a file")
+
+
+@pytest.mark.parametrize("name", ["123_2alaw.sph", "123_2ulaw_shn.sph"])
+def test_a_stop_is_heard_whenever_a_recording_is_read(shared, name):
+    class Stop(Exception):
+        pass
+
+    asked, stop_at = [], set()
+
+    def ask():
+        asked.append(True)
+        if len(asked) in stop_at:
+            raise Stop
+
+    recording = audio.open_recording(shared / "sphere" / name, ask)
+    opening = len(asked)
+    audio.gains(recording)
+    assert len(asked) == opening + 2
+    for last in range(1, opening + 3):
+        asked.clear()
+        stop_at = {last}
+        with pytest.raises(Stop):
+            audio.gains(audio.open_recording(shared / "sphere" / name, ask))
+
+
+def test_a_stop_does_not_wait_for_a_decoder(shared, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def ask():
+        raise Stop
+
+    over = threading.Event()
+    monkeypatch.setattr("desphere.transcode_bytes", lambda content: over.wait(60))
+    began = time.monotonic()
+    with pytest.raises(Stop):
+        audio.open_recording(shared / "sphere/123_2pcle_shn.sph", ask)
+    over.set()
+    assert time.monotonic() - began < 5
+
+
+def test_a_flac_that_ends_early(tmp_path):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, speech(30), RATE)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    refused(path, "truncated or damaged|cannot be decoded")
+
+
+@pytest.mark.parametrize(
+    ("coding", "dtype", "order"), [("ulaw", "u1", "1"), ("alaw", "u1", "1"), ("pcm", "<i2", "01")]
+)
+def test_a_changed_sample_does_not_add_up_to_the_checksum(tmp_path, coding, dtype, order):
+    codes = np.random.default_rng(0).integers(-99 if dtype == "<i2" else 0, 99, (RATE, 2)).astype(dtype)
+    total = int(codes.astype(int).sum()) % 65_536
+    path = sphere(tmp_path / "a.sph", codes, coding=coding, order=order, sample_checksum=total)
+    np.testing.assert_equal(audio.open_recording(path).samples, RATE)
+    codes[77, 1] += 1
+    refused(sphere(path, codes, coding=coding, order=order, sample_checksum=total), "damaged.*checksum")
+
+
+def test_a_changed_bit_of_a_shortened_file_is_noticed(shared, tmp_path):
+    """The decoder alone notices six of ten; the checksum the others, but for two that cancel out."""
+    for name in ("123_2pcle_shn.sph", "123_2ulaw_shn.sph"):
+        content = (shared / "sphere" / name).read_bytes()
+        noticed, choose = 0, random.Random(0)
+        for _ in range(40):
+            changed = bytearray(content)
+            changed[choose.randrange(1024, len(content) - 8)] ^= 1 << choose.randrange(8)
+            (tmp_path / name).write_bytes(changed)
+            try:
+                audio.open_recording(tmp_path / name)
+            except InputError:
+                noticed += 1
+        assert noticed >= 36
+
+
+def test_no_broken_file_does_more_than_raise_an_input_error(shared, tmp_path):
+    """300 changed files: refused with their name in one line, or read as the header now says."""
+    choose = random.Random(1)
+    originals = [path.read_bytes() for path in sorted(shared.glob("sphere/*.sph"))]
+    refusals = 0
+    for i in range(300):
+        path = tmp_path / "changed.sph"
+        path.write_bytes(mutate(originals[i % len(originals)], choose))
+        try:
+            recording = audio.open_recording(path)
+            if recording.samples < 10**6:
+                whole = torch.cat(list(audio.pieces(recording, audio.gains(recording), 100, 2)))
+                assert whole.shape == (16_000,) and torch.isfinite(whole).all()
+        except InputError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+            refusals += 1
+    assert 100 < refusals < 300

@@ -1,0 +1,293 @@
+"""The manifest of a corpus: which conversations there are, how they are split, and who speaks when.
+
+``conversations.csv``: ``conversation,audio,duration_s,split,fold``. ``audio`` is a path below the root of
+the audio, or empty; ``split`` is train, test, or empty for a conversation that is listed and not used;
+``fold`` is given for train. ``voice_activity.parquet``: ``conversation, channel, start_s, end_s``, a row a
+segment of speech [start_s, end_s), sorted by conversation, channel, start; the segments of one channel do
+not overlap.
+"""
+
+import csv
+import io
+import os
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vap_pipeline.audio.rates import LONGEST_S
+from vap_pipeline.io import files, parquet
+from vap_pipeline.io.errors import InputError
+
+SPLITS = ("train", "test", "all")
+COLUMNS = ["conversation", "audio", "duration_s", "split", "fold"]
+SCHEMA = pa.schema(
+    [
+        ("conversation", pa.string()),
+        ("channel", pa.int8()),
+        ("start_s", pa.float64()),
+        ("end_s", pa.float64()),
+    ]
+)
+SHORTEST_S = 10.0  # one window
+LONGEST_NAME = 200  # bytes
+DENSEST = 200  # rows of voice activity a second: one for each frame and channel
+
+Segments = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A line of ``conversations.csv``."""
+
+    conversation: str
+    audio: str
+    duration_s: float
+    split: str
+    fold: int | None = None
+
+
+@dataclass
+class Manifest:
+    """The conversations of a corpus in order, and their voice activity, a table of ``SCHEMA``."""
+
+    conversations: list[Conversation]
+    voice_activity: pa.Table
+    name: str = ""
+
+    @property
+    def folds(self) -> int:
+        """The number of folds."""
+        return 1 + max((c.fold for c in self.conversations if c.fold is not None), default=-1)
+
+    def select(self, split: str = "all") -> list[str]:
+        """Names of the conversations of ``split``: train, test, or all that are listed, unused ones too."""
+        if split not in SPLITS:
+            raise InputError(f"split {split!r}: give one of {', '.join(SPLITS)}")
+        return [c.conversation for c in self.conversations if split in ("all", c.split)]
+
+    def training_set(self, fold: int) -> list[str]:
+        """Names of the conversations of every other fold than ``fold``."""
+        self._check_fold(fold)
+        return [c.conversation for c in self.conversations if c.fold is not None and c.fold != fold]
+
+    def validation_set(self, fold: int) -> list[str]:
+        """Names of the conversations of fold ``fold``."""
+        self._check_fold(fold)
+        return [c.conversation for c in self.conversations if c.fold == fold]
+
+    def test_set(self) -> list[str]:
+        """Names of the conversations held out for the test."""
+        return self.select("test")
+
+    def segments(self) -> dict[str, Segments]:
+        """Return each conversation's ``channel``, ``start_s`` and ``end_s``, arrays of a row a segment."""
+        table = self.voice_activity.combine_chunks()
+        channel, start, end = (table[name].to_numpy() for name in SCHEMA.names[1:])
+        found = {c.conversation: (channel[:0], start[:0], end[:0]) for c in self.conversations}
+        begin = 0
+        for name, stop in _runs(table):
+            found[name] = channel[begin:stop], start[begin:stop], end[begin:stop]
+            begin = stop
+        return found
+
+    def _check_fold(self, fold: int) -> None:
+        if not 0 <= fold < self.folds:
+            have = f"has folds 0 to {self.folds - 1}" if self.folds else "has no folds"
+            raise InputError(f"fold {fold}: the manifest {self.name} {have}")
+        if self.folds < 2:
+            raise InputError(
+                f"fold {fold}: it is the only fold of {self.name}, so nothing is left to train on"
+            )
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless ``name`` is safe as the name of a file and of a group in a Zarr store."""
+    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > LONGEST_NAME:
+        raise InputError(
+            f"conversation {name!r}: the name is empty, too long, or has odd characters; rename it"
+        )
+    if name.startswith((".", "__")) or "/" in name or "\\" in name or name == "zarr.json":
+        raise InputError(
+            f"conversation {name!r}: a name may not start with '.' or '__' nor hold a slash nor be "
+            "zarr.json; rename it"
+        )
+
+
+def check(manifest: Manifest) -> None:
+    """Raise InputError, naming the conversation, where the manifest breaks a rule of this module."""
+    if not manifest.conversations:
+        raise InputError("the manifest lists no conversation; check the folders it is made from")
+    durations: dict[str, float] = {}
+    for c in manifest.conversations:
+        check_name(c.conversation)
+        where = f"conversation {c.conversation}"
+        if c.conversation in durations:
+            raise InputError(f"{where}: listed twice; remove one of the two")
+        durations[c.conversation] = c.duration_s
+        _check_audio(where, c.audio)
+        check_duration(where, c.duration_s)
+        if c.split not in ("train", "test", "") or (c.split == "train") != (c.fold is not None):
+            raise InputError(
+                f"{where}: split {c.split!r} with fold {c.fold}; train needs a fold, test and '' have none"
+            )
+    folds = {c.fold for c in manifest.conversations if c.fold is not None}
+    missing = set(range(len(folds))) - folds
+    if missing:
+        raise InputError(
+            f"fold {min(missing)} has no conversations; make the manifest with fewer --folds, "
+            "or number them 0, 1, 2, …"
+        )
+    if len(manifest.voice_activity) > _most_rows(manifest.conversations):
+        raise InputError("voice activity: more rows than its conversations have frames; join some")
+    _check_voice_activity(manifest.voice_activity, durations)
+
+
+def check_duration(where: str, duration_s: float) -> None:
+    """Raise InputError, starting with ``where``, for a conversation shorter than 10 s or absurdly long."""
+    if not duration_s >= SHORTEST_S:
+        raise InputError(f"{where}: {duration_s:g} s long, and a window takes 10 s; leave it out")
+    if duration_s > LONGEST_S:
+        raise InputError(
+            f"{where}: {duration_s:g} s long, more than a day; its header or its times are wrong"
+        )
+
+
+def name_of(folder: Path) -> str:
+    """Return the name of the corpus whose manifest is in ``folder``: the folder's, links followed."""
+    return os.path.basename(os.path.realpath(folder))  # noqa: PTH119 (Path.resolve raises where links go round)
+
+
+def read(folder: Path) -> Manifest:
+    """Read and check the manifest in ``folder``, whose name is the corpus's.
+
+    Raises:
+        InputError: a file is missing or broken, or :func:`check` finds fault with what it says.
+    """
+    folder = Path(folder)
+    table = folder / "conversations.csv"
+    activity = folder / "voice_activity.parquet"
+    if not table.is_file() or not activity.is_file():
+        lacking = activity if table.is_file() else table
+        raise InputError(
+            f"{lacking}: no such file; write the manifest with vap-manifest or `dvc repro manifest`"
+        )
+    content = files.read(table)
+    while True:
+        conversations = _parse(table, content)
+        rows = parquet.read(activity, SCHEMA, _most_rows(conversations), "write the manifest again")
+        if (again := files.read(table)) == content:
+            break
+        content = again  # another writer has come between the two files
+    manifest = Manifest(conversations, rows, name_of(folder))
+    try:
+        check(manifest)
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from error
+    return manifest
+
+
+def write(manifest: Manifest, folder: Path) -> None:
+    """Check the manifest and write it to ``folder``: the same manifest gives the same bytes.
+
+    Raises:
+        InputError: :func:`check` finds fault with it, or a file cannot be written.
+    """
+    check(manifest)
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(COLUMNS)
+    for c in manifest.conversations:
+        fold = "" if c.fold is None else c.fold
+        lines.writerow([c.conversation, c.audio, repr(float(c.duration_s)), c.split, fold])
+    table = manifest.voice_activity.cast(SCHEMA).replace_schema_metadata()
+    files.write_together(
+        {
+            folder / "voice_activity.parquet": parquet.encode(table),
+            folder / "conversations.csv": text.getvalue().encode(),
+        }
+    )
+
+
+def _parse(path: Path, content: bytes) -> list[Conversation]:
+    try:
+        rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a table in UTF-8 ({error}); write the manifest again") from error
+    if not rows or rows[0] != COLUMNS:
+        raise InputError(f"{path}: the first line must be {','.join(COLUMNS)}")
+    conversations = []
+    for number, row in enumerate(rows[1:], 2):
+        if not row:
+            continue  # spreadsheets leave empty lines
+        try:
+            name, audio, duration_s, split, fold = row
+            conversations.append(
+                Conversation(name, audio, float(duration_s), split, int(fold) if fold else None)
+            )
+        except ValueError as error:
+            raise InputError(
+                f"{path}: line {number}: {','.join(row)!r} does not fit the columns; mend it"
+            ) from error
+    return conversations
+
+
+def _most_rows(conversations: list[Conversation]) -> float:
+    seconds = (min(LONGEST_S, max(SHORTEST_S, c.duration_s)) for c in conversations)
+    return DENSEST * (SHORTEST_S + sum(seconds))
+
+
+def _check_audio(where: str, audio: str) -> None:
+    path = PurePosixPath(audio)
+    if path.is_absolute() or ".." in path.parts or "\\" in audio or not (audio.isprintable() or audio == ""):
+        raise InputError(f"{where}: audio {audio!r} must be a path below the audio root; mend it")
+
+
+def _runs(table: pa.Table) -> list[tuple[str, int]]:
+    """Stretches of rows of one conversation: its name, and the row after its last."""
+    column = table["conversation"]
+    if len(column) == 0:
+        return []
+    encoded = pc.run_end_encode(column.combine_chunks())
+    return list(zip(encoded.values.to_pylist(), encoded.run_ends.to_pylist(), strict=True))
+
+
+def _check_voice_activity(table: pa.Table, durations: dict[str, float]) -> None:
+    if any(column.null_count for column in table.columns):
+        raise InputError("voice activity: empty cells; write the manifest again")
+    runs = _runs(table)
+    for (name, _), (following, _) in pairwise(runs):
+        if not name < following:
+            raise InputError(
+                f"conversation {following}: its voice activity is not sorted; sort by conversation"
+            )
+    for name, _ in runs:
+        if name not in durations:
+            raise InputError(
+                f"conversation {name}: has voice activity and is not listed; list it or remove the rows"
+            )
+    channel, start, end = (table[name].to_numpy() for name in SCHEMA.names[1:])
+    lengths = np.diff([0, *(stop for _, stop in runs)])
+    run = np.repeat(np.arange(len(runs)), lengths)
+    duration = np.repeat([durations[name] for name, _ in runs], lengths)
+
+    def refuse(wrong: np.ndarray, what: str) -> None:
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise InputError(
+                f"conversation {runs[run[i]][0]}: channel {channel[i]} speaks "
+                f"from {start[i]:.6f} to {end[i]:.6f} s: {what}"
+            )
+
+    same = np.zeros(len(start), bool)
+    same[1:] = run[1:] == run[:-1]
+    refuse((channel != 0) & (channel != 1), "there are only channels 0 and 1")
+    refuse(~(np.isfinite(start) & np.isfinite(end) & (start >= 0)), "times must be numbers from 0 on")
+    refuse(end < start, "it ends before it starts")
+    refuse(end > duration, "it ends after the conversation")
+    refuse(same & np.r_[False, channel[1:] < channel[:-1]], "channel 0 comes first")
+    same[1:] &= channel[1:] == channel[:-1]
+    refuse(same & np.r_[False, start[1:] < end[:-1]], "it starts before the segment above it has ended")

@@ -1,0 +1,383 @@
+"""The feature store: what stage one writes and stage two reads. The only module that knows its Zarr layout.
+
+One Zarr format 3 group per conversation, with the arrays ``features`` (frames, dim) float16 and ``va``
+(frames, 2) uint8, both uncompressed in shards of at most 60,000 frames and inner chunks of 1,000. Such a
+shard holds its frames one after the other, so a window is one read at a known offset, from a local file or
+an object store; every other Zarr reader sees an ordinary array. The root's attributes describe the features.
+
+A conversation is complete or absent: it is written below the hidden ``.partial`` and renamed when whole; on a
+remote store its own ``zarr.json``, without which it does not count, is written last.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vap_pipeline.artefacts.manifest import Manifest
+from vap_pipeline.io import files
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.io.folders import RemoteFolder, open_folder
+from vap_pipeline.turn_taking.voice_activity import frames, voice_activity
+
+FORMAT_VERSION = 1
+CHUNK = 1_000  # frames: the window of stage two
+SHARD = 60_000  # frames: ten minutes, so that nearly every telephone call is one file
+METADATA_LIMIT = 1 << 16  # bytes; no zarr.json of ours is near it
+MARK = "zarr.json"  # what makes a folder a Zarr group
+ARRAYS: dict[str, np.dtype[Any]] = {"features": np.dtype("<f2"), "va": np.dtype("u1")}
+
+
+class Store:
+    """A feature store, local or at any fsspec address, open for reading.
+
+    It holds no open files, so that it can be forked and pickled as it is.
+
+    Attributes:
+        path: where it lies.
+        description: what the features are: dim, frame_rate, encoder, audio, format_version.
+        dim: width of a feature.
+        weights: the name of the encoder's.
+        conversations: the complete conversations, sorted.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._folder = open_folder(self.path, MARK)
+        self._frames: dict[tuple[str, str], int] = {}
+        self.description = self._attributes(MARK, "no feature store")
+        version, dim = self.description.get("format_version"), self.description.get("dim")
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{self.path}: a store of format version {version}, but this program reads version "
+                f"{FORMAT_VERSION}; make it again with vap-extract"
+            )
+        if type(dim) is not int or not 0 < dim <= 1 << 16:
+            raise InputError(f"{self.path}: its description gives no width of the features; make it again")
+        encoder = self.description.get("encoder", {})
+        weights = encoder.get("weights", "unknown") if isinstance(encoder, dict) else None
+        if not isinstance(weights, str) or not weights.isprintable():
+            raise InputError(f"{self.path}: its description gives no name of the weights; make it again")
+        self.dim: int = dim
+        self.weights: str = weights
+        self.conversations = self._folder.names()
+
+    def __contains__(self, conversation: str) -> bool:
+        return self._folder.exists(f"{conversation}/{MARK}")
+
+    def attributes(self, conversation: str) -> dict[str, Any]:
+        """Return what is noted of a conversation: its duration and the digests of what it was made from."""
+        return self._attributes(f"{conversation}/{MARK}", f"no conversation {conversation}")
+
+    def frames(self, conversation: str, array: str = "features") -> int:
+        """Return the number of frames of a conversation, after checking its files against it.
+
+        Raises:
+            InputError: it is absent, or its files are not what this module writes: nothing is allocated for a
+                forged shape, and no codec is ever run.
+        """
+        key = conversation, array
+        if key not in self._frames:
+            self._frames[key] = self._checked_frames(conversation, array)
+        return self._frames[key]
+
+    def features(self, conversation: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Return frames ``start`` to ``stop``, (stop - start, dim) float16; in ``out`` where it is given."""
+        return self._read(conversation, "features", start, stop, out)
+
+    def va(self, conversation: str) -> np.ndarray:
+        """Return the voice activity of a whole conversation, (frames, 2) uint8."""
+        return self._read(conversation, "va", 0, self.frames(conversation, "va"), None)
+
+    def _row(self, array: str) -> tuple[int, np.dtype[Any]]:
+        return (self.dim if array == "features" else 2), ARRAYS[array]
+
+    def _read(
+        self, conversation: str, array: str, start: int, stop: int, out: np.ndarray | None
+    ) -> np.ndarray:
+        frames, (columns, dtype) = self.frames(conversation, array), self._row(array)
+        if not 0 <= start <= stop <= frames:
+            raise IndexError(f"frames {start} to {stop} of {conversation}, which has {frames}")
+        if out is None:
+            out = np.empty((stop - start, columns), dtype)
+        elif out.shape != (stop - start, columns) or out.dtype != dtype or not out.flags.c_contiguous:
+            raise ValueError(f"out must be C-contiguous {(stop - start, columns)} {dtype}")
+        at = start
+        while at < stop:
+            shard, first = divmod(at, SHARD)
+            count = min(stop - at, SHARD - first)
+            name, offset = f"{conversation}/{array}/c/{shard}/0", first * columns * dtype.itemsize
+            if not self._folder.read_into(name, offset, out[at - start : at - start + count]):
+                raise self._damaged(conversation, f"{array} ends early")
+            at += count
+        return out
+
+    def _checked_frames(self, conversation: str, array: str) -> int:
+        """Check metadata, shard sizes and shard indices: what :meth:`Writer.write` makes, or refused."""
+        found = self._metadata(f"{conversation}/{array}/{MARK}", f"no {array} of {conversation}")
+        columns, dtype = self._row(array)
+        shape = found.get("shape")
+        frames = shape[0] if isinstance(shape, list) and shape else None
+        if type(frames) is not int or frames < 1 or shape != [frames, columns]:
+            raise self._damaged(conversation, f"{array} has shape {shape}, expected [frames, {columns}]")
+        for key, value in _array_metadata(frames, columns, dtype).items():
+            if found.get(key) != value:
+                raise self._damaged(conversation, f"{array} is stored with another {key}")
+        chunk_bytes = CHUNK * columns * dtype.itemsize
+        for shard in range(-(-frames // SHARD)):
+            name = f"{conversation}/{array}/c/{shard}/0"
+            chunks = -(-min(frames - shard * SHARD, SHARD) // CHUNK)
+            index = np.full((_shard_frames(frames) // CHUNK, 2), -1, np.int64)  # −1: no such chunk
+            index[:chunks, 0] = np.arange(chunks) * chunk_bytes
+            index[:chunks, 1] = chunk_bytes
+            stored = np.zeros_like(index)
+            if self._folder.size(name) != chunks * chunk_bytes + index.nbytes + 4:  # 4: the index's checksum
+                raise self._damaged(conversation, f"{array} does not hold the {frames} frames it declares")
+            if not self._folder.read_into(name, chunks * chunk_bytes, stored) or (index != stored).any():
+                raise self._damaged(conversation, f"the frames of {array} do not lie one after the other")
+        return frames
+
+    def _metadata(self, name: str, absent: str) -> dict[str, Any]:
+        raw = self._folder.head(name, METADATA_LIMIT + 1)
+        if raw is None:
+            raise InputError(f"{self.path}: {absent} there; make it with vap-extract, or mend the path")
+        try:
+            metadata = json.loads(raw) if len(raw) <= METADATA_LIMIT else None
+        except (ValueError, RecursionError):
+            metadata = None
+        if not isinstance(metadata, dict):
+            raise InputError(f"{self.path}/{name}: damaged; remove its folder and run vap-extract again")
+        return metadata
+
+    def _attributes(self, name: str, absent: str) -> dict[str, Any]:
+        attributes = self._metadata(name, absent).get("attributes")
+        return attributes if isinstance(attributes, dict) else {}
+
+    def _damaged(self, conversation: str, what: str) -> InputError:
+        return InputError(
+            f"{self.path}: conversation {conversation}: {what}; "
+            "remove its folder there and run vap-extract again"
+        )
+
+
+class Writer(Store):
+    """A store open for writing, by any number of processes at once."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self._held: set[str] = set()
+
+    @contextmanager
+    def claim(self, conversation: str, wait: bool = True) -> Iterator[bool]:
+        """Keep other processes from writing a conversation; yields False where one of them is doing that.
+
+        With ``wait``, waits until the other is done instead. The claim is a file lock, so a killed process
+        holds none. A remote store has no locks: two writers do the same work twice, and the result is right.
+        """
+        _check_name(conversation)
+        with self._folder.lock(conversation, wait) as held:
+            if held:
+                self._held.add(conversation)
+            try:
+                yield held
+            finally:
+                self._held.discard(conversation)
+
+    def write(
+        self,
+        conversation: str,
+        features: np.ndarray | Iterable[np.ndarray],
+        va: np.ndarray,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        """Write one conversation whole, in place of what was there under its name.
+
+        Args:
+            conversation: its name.
+            features: (frames, dim) float16; or blocks of it, of which a shard at a time is in memory.
+            va: (frames, 2) uint8.
+            attributes: what else a reader or a later run should know, as JSON.
+
+        Raises:
+            InputError: the name is no plain file name.
+            ValueError: the arrays have other shapes or types.
+            OSError: the place cannot be written; nothing of the conversation is left behind.
+        """
+        if va.shape != (len(va), 2) or va.dtype != ARRAYS["va"] or not len(va):
+            raise ValueError(f"va of {conversation} are {va.shape} {va.dtype}")
+        blocks = {"features": [features] if isinstance(features, np.ndarray) else features, "va": [va]}
+        contents = _encoded(blocks, len(va), self.dim, attributes or {})
+        with nullcontext() if conversation in self._held else self.claim(conversation):
+            self._folder.publish(conversation, contents)
+        for array in ARRAYS:
+            self._frames.pop((conversation, array), None)
+
+    def sweep(self) -> None:
+        """Remove what killed processes have left unfinished."""
+        self._folder.sweep()
+
+
+def create(path: str | Path, description: dict[str, Any]) -> Writer:
+    """Open a store for writing; make it where it is absent.
+
+    Args:
+        path: a folder, or any fsspec address.
+        description: what the features are: ``dim`` (their width), ``frame_rate``, ``encoder`` and ``audio``.
+
+    Raises:
+        InputError: the place cannot be written, or there is a store of another description; the message says
+            what differs.
+    """
+    description = json.loads(json.dumps({"format_version": FORMAT_VERSION, **description}))
+    if not open_folder(str(path), MARK).exists(MARK):
+        root = {"attributes": description, "zarr_format": 3, "node_type": "group"}
+        files.write(f"{path}/{MARK}", json.dumps(root, indent=2).encode(), replace=False)
+    writer = Writer(path)
+    _expect(writer, description)
+    return writer
+
+
+def open_store(path: str | Path, expect: dict[str, Any] | None = None) -> Store:
+    """Open a store for reading.
+
+    Args:
+        path: a folder, or any fsspec address such as ``s3://bucket/features.zarr``.
+        expect: what its description must say; what is not named here may be anything.
+
+    Raises:
+        InputError: it is no store, or not the one expected; the message says what differs.
+    """
+    store = Store(path)
+    _expect(store, expect or {})
+    if isinstance(store._folder, RemoteFolder):
+        # Each look at a remote file is a round trip: have the first ones at once, not one after the other.
+        def look(conversation: str) -> None:
+            with suppress(InputError):  # said when this conversation is asked for
+                store.frames(conversation)
+                store.frames(conversation, "va")
+
+        with ThreadPoolExecutor(32) as pool:
+            list(pool.map(look, store.conversations))
+    return store
+
+
+def _expect(store: Store, expect: dict[str, Any]) -> None:
+    differences = list(_differences(store.description, expect))
+    if differences:
+        raise InputError(
+            f"{store.path}: made for something else: {'; '.join(differences)}. "
+            f"Give another store, or have this one made anew: rm -r {store.path}; vap-extract"
+        )
+
+
+def _differences(found: dict[str, Any], expect: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in expect.items():
+        here = found.get(key)
+        if isinstance(here, dict) and isinstance(value, dict):
+            yield from _differences(here, value, f"{prefix}{key}.")
+        elif here != value:
+            yield f"{prefix}{key} is {here!r}, expected {value!r}"
+
+
+def _check_name(conversation: str) -> None:
+    if conversation in ("", MARK) or conversation.startswith(".") or any(c in conversation for c in "/\\\0"):
+        raise InputError(f"{conversation!r} is no name for a conversation: it must be a plain file name")
+
+
+def _shard_frames(frames: int) -> int:
+    return min(-(-frames // CHUNK) * CHUNK, SHARD)
+
+
+def _array_metadata(frames: int, columns: int, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the part of an array's Zarr metadata that says how its bytes lie."""
+    little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
+    sharding = {
+        "chunk_shape": [CHUNK, columns],
+        "codecs": [little_endian if dtype.itemsize > 1 else {"name": "bytes"}],
+        "index_codecs": [little_endian, {"name": "crc32c"}],
+        "index_location": "end",
+    }
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [frames, columns],
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [_shard_frames(frames), columns]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "storage_transformers": [],
+    }
+
+
+def _encoded(
+    arrays: dict[str, Iterable[np.ndarray]], frames: int, dim: int, attributes: dict[str, Any]
+) -> Iterator[tuple[str, memoryview]]:
+    """Yield the files of a group, (name, content), as Zarr writes them; its own metadata comes last."""
+    import zarr
+
+    written: dict[str, Any] = {}
+    group = zarr.create_group(zarr.storage.MemoryStore(written), attributes=attributes)
+    metadata = written.pop(MARK)
+    for name, blocks in arrays.items():
+        columns = dim if name == "features" else 2
+        array = group.create_array(
+            name,
+            shape=(frames, columns),
+            dtype=ARRAYS[name],
+            chunks=(CHUNK, columns),
+            shards=(_shard_frames(frames), columns),
+            filters=None,
+            compressors=None,
+            fill_value=0,
+            # Zarr leaves out chunks of zeros unless told otherwise: a frame's place would depend on the data.
+            config={"write_empty_chunks": True},
+        )
+        start = 0
+        for shard in _shards(blocks, frames, columns, ARRAYS[name]):
+            array[start : start + len(shard)] = shard
+            start += len(shard)
+            while written:
+                file, content = written.popitem()
+                yield file, memoryview(content.as_numpy_array())
+    yield MARK, memoryview(metadata.as_numpy_array())
+
+
+def _shards(
+    blocks: Iterable[np.ndarray], frames: int, columns: int, dtype: np.dtype[Any]
+) -> Iterator[np.ndarray]:
+    """Regroup blocks (any, columns), ``frames`` in all, to shards, each in the memory of the one before."""
+    shard, filled, total = np.empty((min(frames, SHARD), columns), dtype), 0, 0
+    for block in blocks:
+        total += len(block)
+        if block.dtype != dtype or block.shape[1:] != (columns,) or total > frames:
+            raise ValueError(f"a block {block.shape} {block.dtype} of {frames, columns} {dtype}")
+        while len(block):
+            count = min(len(block), len(shard) - filled)
+            shard[filled : filled + count] = block[:count]
+            block, filled = block[count:], filled + count
+            if filled == len(shard):
+                yield shard
+                filled = 0
+    if total != frames:
+        raise ValueError(f"{total} frames, expected {frames}")
+    if filled:
+        yield shard[:filled]
+
+
+def check_store(manifest: Manifest, store: Store, conversations: list[str]) -> None:
+    """Raise InputError unless the store holds the voice activity that the manifest has now.
+
+    Else the transcripts have changed since vap-extract, or a file of the store.
+    """
+    segments, durations = manifest.segments(), {c.conversation: c.duration_s for c in manifest.conversations}
+    for name in conversations:
+        expected = voice_activity(*segments[name], frames(durations[name]))
+        if not np.array_equal(store.va(name), expected) or store.frames(name) != len(expected):
+            raise InputError(
+                f"{store.path}: conversation {name} has another voice activity in the manifest than in the "
+                "store; run vap-extract again"
+            )

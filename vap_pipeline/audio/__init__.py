@@ -1,0 +1,1 @@
+"""Recordings of any format as samples, and speech made by espeak-ng."""

@@ -1,1 +1,0 @@
-"""The CPC encoder: its network, its weights, and how they are learned."""

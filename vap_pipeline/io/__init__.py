@@ -1,0 +1,1 @@
+"""Files, folders, Parquet, tensors and Markdown, and the error that users see."""

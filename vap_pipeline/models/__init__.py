@@ -1,0 +1,1 @@
+"""Projection models: the network, its checkpoints, and its predictions."""

@@ -1,0 +1,1 @@
+"""Stage ``vap-pretrain``: train a CPC encoder on speech, and probe what its features hold."""

@@ -1,0 +1,1 @@
+"""Stage ``vap-anova``: compare the models over the folds, and draw the report."""

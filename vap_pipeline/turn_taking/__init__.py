@@ -1,0 +1,1 @@
+"""The papers as code: arrays in, arrays out, no files."""
