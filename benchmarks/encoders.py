@@ -23,7 +23,7 @@ from tqdm import tqdm
 from benchmarks import machine
 from vap_pipeline.artefacts import score_files
 from vap_pipeline.io.markdown import ABSENT
-from vap_pipeline.runtime import command
+from vap_pipeline.settings.params import PARAMS, read_corpus
 from vap_pipeline.turn_taking.published import COLUMNS
 
 Found = dict[str, list[float]]  # by metric: the values of all folds and seeds
@@ -94,12 +94,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--corpus", default="sample")
-    parser.add_argument("--params", type=Path, default=command.PARAMS)
+    parser.add_argument("--params", type=Path, default=PARAMS)
     parser.add_argument("--weights", nargs=2, default=("telephone-small", "random"))
     parser.add_argument("--seeds", nargs="+", default=["0", "1", "2"])
     args = parser.parse_args()
-    settings = command.read_corpus(args.params, args.corpus)
-    runs = list(itertools.product(settings["models"], map(str, settings["folds"]), args.seeds))
+    settings = read_corpus(args.params, args.corpus)
+    runs = list(itertools.product(settings.models, map(str, settings.folds), args.seeds))
     corpus = ["--corpus", args.corpus, "--params", str(args.params)]
     scores = {}
     for weights in args.weights:

@@ -24,9 +24,10 @@ from vap_pipeline.artefacts.windows import Windows
 from vap_pipeline.evaluate import score
 from vap_pipeline.models.network import ModelConfig, ProjectionModel
 from vap_pipeline.turn_taking import scores
-from vap_pipeline.turn_taking.events import WINDOW
+from vap_pipeline.turn_taking.events import lengths
 
 CONVERSATION_S = 310  # 38 windows
+WINDOW = lengths().window
 WINDOWS = 4_979  # in Switchboard's test set
 LIMIT_MIN = 10.0
 SLOW = 60.0  # GFLOP/s: a slow day of two cores, for the last line
@@ -57,7 +58,7 @@ def speed(conversations: int, folder: Path) -> tuple[str, list[machine.Row]]:
     torch.manual_seed(0)
     config = ModelConfig()
     model = ProjectionModel(config).eval()
-    best = scores.thresholds(scores.NOTHING)
+    best = scores.thresholds(scores.EMPTY_COUNTS)
 
     limit = median(machine.in_turns({"machine": machine.matmul()}, 3)["machine"])
     score.evaluate(model, Windows(windows.store, windows.conversations[:1]), best, 0)

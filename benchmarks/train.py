@@ -30,7 +30,7 @@ from vap_pipeline.models.network import Layer, ModelConfig, ProjectionModel
 from vap_pipeline.runtime import memory
 from vap_pipeline.train.batches import Plan, pieces, read
 from vap_pipeline.turn_taking import projection
-from vap_pipeline.turn_taking.events import WINDOW
+from vap_pipeline.turn_taking.events import lengths
 
 CONVERSATION_S = 300
 
@@ -50,7 +50,7 @@ class ExplicitLayer(Layer):
         return self.attention_out((weights @ v).transpose(1, 2).flatten(-2))
 
 
-def gflop(config: ModelConfig, frames: int = WINDOW) -> float:
+def gflop(config: ModelConfig, frames: int = lengths().window) -> float:
     """Operations of a training step on one window of so many frames; a third of them forwards."""
     linear = (4 * config.width + 2 * config.feedforward) * config.width * config.layers
     linear += (2 + 5 + projection.OUTPUTS[config.model]) * config.width

@@ -29,11 +29,9 @@ from vap_pipeline.evaluate import corpus_events as turn_taking
 from vap_pipeline.runtime import memory
 from vap_pipeline.turn_taking import scores
 from vap_pipeline.turn_taking.events import (
-    HOP,
-    LOOK_AHEAD,
-    WINDOW,
     find_events,
     find_non_shift,
+    lengths,
     window_starts,
     windows,
 )
@@ -43,6 +41,7 @@ from vap_pipeline.turn_taking.voice_activity import activity_history, frames, vo
 
 REFERENCE = Path(__file__).parents[1] / "tests" / "reference.py"
 PLAIN_WINDOWS, PLAIN_FRAMES = 40, 5
+WINDOW, HOP, LOOK_AHEAD = lengths()[:3]
 NOTES = """
 Seconds for all are worked out from the windows a second where a step was not done to all: probabilities, of
 the last block of windows, and scores, of the test set. One call finds events and non-shift; non-shift is
@@ -132,7 +131,7 @@ def run_fast(folder: Path, clock: Clock) -> tuple[list[Conversation], int]:
         block.append(windows(va))
         n_windows += n
         conversations.append((list(zip(*(each.tolist() for each in own), strict=True)), n_frames))
-        if sum(map(len, block)) >= turn_taking.BLOCK or number == len(corpus.conversations):
+        if sum(map(len, block)) >= turn_taking.BLOCK_WINDOWS or number == len(corpus.conversations):
             last = torch.cat(block)
             time_block(last, clock)
             block = []
@@ -154,7 +153,7 @@ def run_scores(folder: Path, clock: Clock) -> None:
     n_windows = sum(len(window_starts(len(va))) for _, va in test)
     with clock("scores, regions", n_windows):
         regions = scores.regions(test, seed=0)
-    counts = scores.NOTHING
+    counts = scores.EMPTY_COUNTS
     for index in torch.arange(n_windows).split(BATCH):
         p, p_bc = torch.rand(2, len(index), WINDOW, 2)
         with clock("scores, collect and count", len(index)):
@@ -169,7 +168,7 @@ def time_block(va: Tensor, clock: Clock) -> None:
         find_events(va)
     runs = find_runs(va)
     with clock("non-shift", len(va)):
-        find_non_shift(va, runs)
+        find_non_shift(va, runs, lengths())
     for model in MODELS:
         for batch in va.split(BATCH):
             with clock(f"labels, {model}", len(batch)):

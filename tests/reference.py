@@ -10,6 +10,29 @@ from itertools import groupby, product
 RATE = 100
 SILENCE, ONLY_A, ONLY_B, BOTH = "silence", "only A", "only B", "both"
 ONLY = (ONLY_A, ONLY_B)
+PAPER = {
+    "window_s": 10,
+    "hs": {
+        "post_onset_shift": 1,
+        "pre_offset_shift": 1,
+        "post_onset_hold": 1,
+        "pre_offset_hold": 1,
+        "non_shift_horizon": 2,
+        "metric_pad": 0.05,
+        "metric_dur": 0.1,
+        "metric_pre_label_dur": 0.5,
+        "metric_onset_dur": 0.2,
+    },
+    "bc": {
+        "max_duration_frames": 1.0,
+        "pre_silence_frames": 1.0,
+        "post_silence_frames": 2.0,
+        "min_duration_frames": 0.2,
+        "metric_dur_frames": 0.2,
+        "metric_pre_label_dur": 0.5,
+    },
+    "metric": {"min_context": 3.0},
+}
 BINS = {"discrete": [20, 40, 60, 80], "independent": [20, 40, 60, 80], "independent-40": [5] * 40}
 
 Frames = list[tuple[int, int]]
@@ -42,16 +65,16 @@ def activity_history(va: Frames, t: int) -> list[float]:
 # Labels and probabilities
 
 
-def label(va: Frames, t: int, model: str) -> int | float | list[list[int]]:
-    """The target of a model at frame ``t``."""
-    window = va[t + 1 : t + 201]
+def label(va: Frames, t: int, model: str, horizon: int = 200) -> int | float | list[list[int]]:
+    """The target of a model at frame ``t``; the bins grow in proportion to the horizon."""
+    window = va[t + 1 : t + 1 + horizon]
     if model == "comparative":
         a, b = sum(a for a, _ in window), sum(b for _, b in window)
         return a / (a + b + 1e-9)
     bits: list[list[int]] = [[], []]
     for speaker in (0, 1):
         start = 0
-        for size in BINS[model]:
+        for size in [size * horizon // 200 for size in BINS[model]]:
             active = sum(frame[speaker] for frame in window[start : start + size])
             bits[speaker].append(1 if active >= size / 2 else 0)
             start += size
@@ -116,14 +139,20 @@ def _independent(logits: list[float]) -> tuple[float, float, float, tuple[float,
     return in_silence, a_a, 1 - a_a, (p_bc[0], p_bc[1])
 
 
-# Events
-
-MAX_FRAME, MIN_CONTEXT = 1000, 300
+# Events, with the settings of a params.yaml: {"hs": {...}, "bc": {...}, "metric": {...}}, all in seconds
 
 
-def find_events(va: Frames) -> list[tuple[str, int, int, int]]:
+def _frames(seconds: float) -> int:
+    return round(RATE * seconds)
+
+
+def find_events(va: Frames, settings: dict | None = None) -> list[tuple[str, int, int, int]]:
     """The events (event, speaker, start, end) of a window."""
-    pad, dur, onset, before, solo = 5, 10, 20, 50, 100
+    settings = PAPER if settings is None else settings
+    hs, bc, metric = settings["hs"], settings["bc"], settings["metric"]
+    max_frame, min_context = _frames(settings["window_s"]), _frames(metric["min_context"])
+    pad, dur = _frames(hs["metric_pad"]), _frames(hs["metric_dur"])
+    onset, before = _frames(hs["metric_onset_dur"]), _frames(hs["metric_pre_label_dur"])
     states = _states(va)
     # A run is a maximal stretch of one state.
     runs = _runs(states)
@@ -141,23 +170,30 @@ def find_events(va: Frames) -> list[tuple[str, int, int, int]]:
         if state != SILENCE or previous not in ONLY or following not in ONLY:
             continue
         x = ONLY.index(following)
+        kind = "hold" if previous == following else "shift"
         # The silence is at least pad + dur long and starts at s < max_frame with s + pad ≥ min_context.
-        if end - s < pad + dur or s >= MAX_FRAME or s + pad < MIN_CONTEXT:
+        if end - s < pad + dur or s >= max_frame or s + pad < min_context:
             continue
         # Y alone is active through the 1 s before s, and X alone through the 1 s after the silence.
-        if filled[s - solo : s] != [previous] * solo or filled[end : end + solo] != [following] * solo:
+        solo_before, solo_after = _frames(hs[f"pre_offset_{kind}"]), _frames(hs[f"post_onset_{kind}"])
+        if filled[s - solo_before : s] != [previous] * solo_before:
+            continue
+        if filled[end : end + solo_after] != [following] * solo_after:
             continue
         # An event whose region ends at or past max_frame is dropped.
-        kept = s + pad + dur < MAX_FRAME
+        kept = s + pad + dur < max_frame
         if kept:
-            events.append(("hold" if previous == following else "shift", x, s + pad, s + pad + dur))
+            events.append((kind, x, s + pad, s + pad + dur))
         if previous != following:
             # Pre-shift: also when the shift's own region was dropped.
             events.append(("pre_shift", x, s - before, s))
             # Long: the first 0.2 s after the silence of a kept shift, if it ends before max_frame.
-            if kept and end + onset < MAX_FRAME:
+            if kept and end + onset < max_frame:
                 events.append(("long", x, end, end + onset))
 
+    shortest, longest = _frames(bc["min_duration_frames"]), _frames(bc["max_duration_frames"])
+    silence_before, silence_after = _frames(bc["pre_silence_frames"]), _frames(bc["post_silence_frames"])
+    onset, before = _frames(bc["metric_dur_frames"]), _frames(bc["metric_pre_label_dur"])
     last_speaker = _last_speaker(states)
     for x in (0, 1):
         own = _runs([frame[x] for frame in va])
@@ -167,28 +203,31 @@ def find_events(va: Frames) -> list[tuple[str, int, int, int]]:
             _, silence_start, _ = own[i - 1]
             _, _, silence_end = own[i + 1]
             # of 0.2 to 1.0 s, after at least 1 s of X's silence and before at least 2 s of it;
-            if not active or not 20 <= end - start <= 100:
+            if not active or not shortest <= end - start <= longest:
                 continue
-            if start - silence_start < 100 or silence_end - end < 200:
+            if start - silence_start < silence_before or silence_end - end < silence_after:
                 continue
             # the last speaker before it is Y alone.
             if last_speaker[start - 1] != ONLY[1 - x]:
                 continue
             # Its first 0.2 s, starting at or after min_context and ending before max_frame.
-            if start >= MIN_CONTEXT and start + onset < MAX_FRAME:
+            if start >= min_context and start + onset < max_frame:
                 events.append(("short", x, start, start + onset))
-                if start - before >= MIN_CONTEXT:
+                if start - before >= min_context:
                     events.append(("pre_backchannel", x, start - before, start))
     return events
 
 
-def non_shift(va: Frames) -> list[tuple[int, int]]:
+def non_shift(va: Frames, settings: dict | None = None) -> list[tuple[int, int]]:
     """The non-shift frames (frame, speaker) of a window."""
+    settings = PAPER if settings is None else settings
+    max_frame, min_context = _frames(settings["window_s"]), _frames(settings["metric"]["min_context"])
+    horizon = _frames(settings["hs"]["non_shift_horizon"])
     last_speaker = _last_speaker(_states(va))
     frames = []
     # Frames from min_context on whose last speaker is X and whose next 2 s hold activity, all of it X's.
-    for t in range(MIN_CONTEXT, MAX_FRAME):
-        ahead = va[t + 1 : t + 201]
+    for t in range(min_context, max_frame):
+        ahead = va[t + 1 : t + 1 + horizon]
         for x in (0, 1):
             if last_speaker[t] == ONLY[x] and any(f[x] for f in ahead) and not any(f[1 - x] for f in ahead):
                 frames.append((t, x))

@@ -74,7 +74,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     torch.manual_seed(0)
     for fold in 0, 1:
         for name in "discrete", "comparative":
-            sizes = model.ModelConfig(name, input_dim=8, width=16, layers=1, heads=2, feedforward=16)
+            sizes = model.ModelConfig(model=name, input_dim=8, width=16, layers=1, heads=2, feedforward=16)
             described = {"corpus": "small", "fold": fold, "seed": fold, "store": writer.description}
             model.save(model.ProjectionModel(sizes), described, str(made.checkpoint(name, fold)))
     return made

@@ -58,7 +58,7 @@ def test_dropout_at_its_ends():
 def test_forward_is_a_pre_norm_transformer_with_a_causal_mask():
     """The same weights in torch's TransformerEncoderLayer, which is given the mask explicitly."""
     torch.manual_seed(0)
-    model = ProjectionModel(ModelConfig("discrete", **SMALL)).eval()
+    model = ProjectionModel(ModelConfig(model="discrete", **SMALL)).eval()
     features, va, history = example()
     activity = model.voice_activity(va) + model.history(history)
     normed = (activity - activity.mean(-1, keepdim=True)) / (
@@ -91,7 +91,7 @@ def test_forward_is_a_pre_norm_transformer_with_a_causal_mask():
 @pytest.mark.parametrize("name", MODELS)
 def test_a_frame_sees_no_later_frame(name):
     torch.manual_seed(1)
-    model = ProjectionModel(ModelConfig(name, **SMALL)).eval()
+    model = ProjectionModel(ModelConfig(model=name, **SMALL)).eval()
     inputs = example()
     changed = tuple(torch.cat([x[:, :30], x[:, 30:] + 1], 1) for x in inputs)
     before, after = model(*inputs), model(*changed)
@@ -116,7 +116,7 @@ def test_the_papers_size():
 @pytest.mark.parametrize("place", ["{}/a/b", "memory://checkpoints/a"])
 def test_saved_and_loaded_it_says_the_same(tmp_path, place):
     folder = place.format(tmp_path)
-    model = ProjectionModel(ModelConfig("independent", **SMALL)).eval()
+    model = ProjectionModel(ModelConfig(model="independent", **SMALL)).eval()
     save(model, {"fold": 3}, folder)
     loaded, config = load(folder)
     assert config["fold"] == 3 and config["model"] == SMALL | {"model": "independent", "dropout": 0.1}

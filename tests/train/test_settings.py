@@ -1,11 +1,11 @@
 """Settings: where they come from, and what is refused."""
 
 import pytest
+from vap_pipeline.train.settings import TrainConfig, model_sizes, train_config
 
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.runtime import command
 from vap_pipeline.train.__main__ import main, parser
-from vap_pipeline.train.settings import TrainConfig, model_sizes, train_config
 
 
 def parse(*flags):

@@ -14,11 +14,9 @@ from torch import Tensor
 from vap_pipeline.corpora import switchboard
 from vap_pipeline.turn_taking.events import (
     EVENTS,
-    HOP,
-    MIN_CONTEXT,
-    WINDOW,
     Events,
     find_events,
+    lengths,
     window_starts,
     windows,
 )
@@ -26,6 +24,7 @@ from vap_pipeline.turn_taking.voice_activity import frames, voice_activity
 
 A, B = 0, 1
 N = 1200
+WINDOW, HOP, _, MIN_CONTEXT = lengths()[:4]
 
 Row = tuple[str, int, int, int]  # event, speaker, start, end
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vap_pipeline.turn_taking.projection import HORIZON, MODELS, OUTPUTS, labels, loss, probabilities
+from vap_pipeline.turn_taking.projection import HORIZON_FRAMES, MODELS, OUTPUTS, labels, loss, probabilities
 
 SILENCE, ONLY_A, ONLY_B, BOTH = (0, 0), (1, 0), (0, 1), (1, 1)
 SEEDS = st.integers(0, 2**32)
@@ -26,7 +26,7 @@ def activity(seed: int, *shape: int) -> Tensor:
 
 def window(*stretches: tuple[int, int, int]) -> Tensor:
     """A frame and its projection window (201, 2); stretches are (speaker, first, last) frame after it."""
-    va = torch.zeros(1 + HORIZON, 2)
+    va = torch.zeros(1 + HORIZON_FRAMES, 2)
     for speaker, first, last in stretches:
         va[first : last + 1, speaker] = 1
     return va
@@ -108,7 +108,7 @@ def test_comparative_is_speaker_a_s_share():
 @settings(deadline=None, max_examples=40)
 @given(seed=SEEDS)
 def test_labels_are_those_of_the_reference(model, seed):
-    va = activity(seed, 3, HORIZON + 30)
+    va = activity(seed, 3, HORIZON_FRAMES + 30)
     found = labels(va, model)
     assert found.shape[:2] == (3, 30)
     assert found.dtype == (torch.int64 if model == "discrete" else torch.float32)
@@ -122,7 +122,7 @@ def test_labels_are_those_of_the_reference(model, seed):
     if model == "discrete":
         assert torch.equal(swapped, found % 16 * 16 + found // 16)
     elif model == "comparative":
-        spoken = va.unfold(1, HORIZON, 1)[:, 1:].any(-1).any(-1)
+        spoken = va.unfold(1, HORIZON_FRAMES, 1)[:, 1:].any(-1).any(-1)
         torch.testing.assert_close(swapped, torch.where(spoken, 1 - found, 0.0), rtol=0, atol=1e-6)
     else:
         assert torch.equal(swapped, found.flip(-2))
@@ -133,7 +133,7 @@ def test_labels_are_those_of_the_reference(model, seed):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_loss_of_knowing_nothing(model):
-    target = labels(activity(0, 2, HORIZON + 5), model)
+    target = labels(activity(0, 2, HORIZON_FRAMES + 5), model)
     nothing = torch.zeros(2, 5, OUTPUTS[model])
     expected = math.log(256) if model == "discrete" else math.log(2)
     assert loss(nothing, target, model).item() == pytest.approx(expected)

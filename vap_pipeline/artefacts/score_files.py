@@ -5,6 +5,7 @@ against the events: the three may have been copied, or half of them overwritten.
 """
 
 import itertools
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,14 @@ TIMELINE = pa.schema(
 )
 
 
-def write(path: str, rows: list[dict[str, Any]], events: pa.Table, timeline: pa.Table, encoder: str) -> None:
+def write(
+    path: str,
+    rows: list[dict[str, Any]],
+    events: pa.Table,
+    timeline: pa.Table,
+    encoder: str,
+    event_settings: dict[str, Any],
+) -> None:
     """Write scores to ``path``, and the events and the timeline beside it.
 
     Args:
@@ -77,7 +85,8 @@ def write(path: str, rows: list[dict[str, Any]], events: pa.Table, timeline: pa.
         InputError: a file cannot be written.
     """
     beside = {"events": parquet.encode(events), "timeline": parquet.encode(timeline)}
-    described = {"encoder": encoder} | {name: parquet.stamp(content) for name, content in beside.items()}
+    described = {"encoder": encoder, "event_settings": json.dumps(event_settings)}
+    described |= {name: parquet.stamp(content) for name, content in beside.items()}
     table = pa.Table.from_pylist(rows, SCHEMA).replace_schema_metadata(described)
     contents: dict[str | Path, bytes] = {_beside(path, name): each for name, each in beside.items()}
     files.write_together(contents | {path: parquet.encode(table)})

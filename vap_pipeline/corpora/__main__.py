@@ -1,36 +1,38 @@
-"""``vap-manifest``: say which conversations a corpus has, how they are split, and who speaks when."""
+"""``vap-manifest``: list the conversations of a corpus, how they are split, and who speaks when."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vap_pipeline.artefacts.manifest import Manifest
+from vap_pipeline.artefacts.manifest import Manifest, name_of
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.runtime import command
+from vap_pipeline.settings.corpus import Corpus
+from vap_pipeline.settings.params import PARAMS, read_corpus
 
 log = logging.getLogger(__name__)
 
 Body = Callable[[argparse.Namespace], None]
 
 WRITES = """\
-writes  conversations.csv        a row a conversation: its audio, duration, split and fold
-        voice_activity.parquet   a row a stretch of speech: conversation, channel, start and end in seconds
-        both in OUT, whose name is the corpus's; the same input gives the same bytes"""
+writes  conversations.csv        a row per conversation: its audio, duration, split and fold
+        voice_activity.parquet   a row per stretch of speech: conversation, channel, start and end in seconds
+        Both are in OUT, a folder with the corpus's name. The same input gives the same bytes."""
 
 SWITCHBOARD = f"""\
 Switchboard (LDC97S62) with the ms98 transcripts, or a corpus in its formats: the paper's test set and folds.
 
 reads   TRANSCRIPTS/**/sw2001A-ms98-a-word.text
-        AUDIO/**/sw02001.sph, .wav or .flac, however the discs were copied; without audio, a conversation
-        lasts until the last time in its transcripts
+        AUDIO/**/sw02001.sph, .wav or .flac, at any depth; without audio, a conversation lasts until the last
+        time in its transcripts
 {WRITES}"""
 
 SAMPLE = f"""\
-The sample corpus: simulate its transcripts, speak the audio that is missing, then read both as Switchboard is
-read.
+The sample corpus: simulate its transcripts, speak the audio that is missing, then read both like Switchboard.
 
 {WRITES}"""
 
@@ -43,14 +45,14 @@ RENDER = """\
 Speak ms98 transcripts, simulated or real, with synthetic voices, each word at its own time.
 
 reads   TRANSCRIPTS/**/sw2001A-ms98-a-word.text
-writes  AUDIO/**/sw02001.sph, two channels, 8 kHz, mu-law, as on the discs of Switchboard; what was
-        rendered before and is still right stays, what was rendered from other transcripts is removed"""
+writes  AUDIO/**/sw02001.sph, two channels, 8 kHz, mu-law, as on the discs of Switchboard; files that were
+        rendered from the same transcripts stay, files rendered from others are removed"""
 
 SEGMENTS = f"""\
-Any corpus of two-channel audio. Its conversations are shuffled into folds, each conversation whole.
+Any corpus of two-channel audio. Whole conversations are shuffled into folds.
 
 reads   AUDIO/**/NAME.sph, .wav or .flac
-        TABLE, files or folders of files, of one of these kinds:
+        TABLE, files or folders of files, in one of these forms:
           .csv   conversation,channel,start_s,end_s (channel 0 or 1; times in seconds)
           .json  a list of rows with these four names
           .json  the words of one conversation, in a file of its name: [{{"speaker": "A", "start": 2.15,
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run ``vap-manifest`` and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="vap-manifest",
-        description="Say which conversations a corpus has, how they are split, and who speaks when.",
+        description="List the conversations of a corpus, how they are split, and who speaks when.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
@@ -78,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
             name,
             help=text.partition("\n\n")[0].replace("\n", " ").rstrip("."),
             description=text,
-            epilog=f"What is not given comes from the settings file, then from the defaults.\n\n"
+            epilog="A flag overrides the settings file, which overrides the default.\n\n"
             f"example: vap-manifest {name} {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -86,9 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         sub.add_argument(
             "--corpus", default=corpus, help=f"section of the settings file (default: {section})"
         )
-        sub.add_argument(
-            "--params", type=Path, default=command.PARAMS, help="settings file (default: %(default)s)"
-        )
+        sub.add_argument("--params", type=Path, default=PARAMS, help="settings file (default: %(default)s)")
         sub.set_defaults(body=body)
         return sub
 
@@ -112,12 +112,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     clips.add_argument("--clips", type=Path, metavar="DIR", help="(default: data/CORPUS/clips)")
 
-    # What is not given is read from the corpus's settings; the defaults here hold where there are none.
     for sub in (switchboard, sample, simulate, render):
         sub.add_argument("--transcripts", type=Path, metavar="DIR", help="(default: data/CORPUS/transcripts)")
     for sub in (switchboard, sample, render, segments, clips):
-        there = ", where it is there" if sub is switchboard else ""
-        sub.add_argument("--audio", type=Path, metavar="DIR", help=f"(default: data/CORPUS/audio{there})")
+        condition = ", if it exists" if sub is switchboard else ""
+        sub.add_argument("--audio", type=Path, metavar="DIR", help=f"(default: data/CORPUS/audio{condition})")
     segments.add_argument(
         "--table", type=Path, nargs="+", metavar="PATH", help="(default: data/CORPUS/transcripts)"
     )
@@ -136,22 +135,43 @@ def main(argv: list[str] | None = None) -> int:
             "--on-error",
             choices=("stop", "skip"),
             default="stop",
-            help="stop at the first broken conversation (default), or leave such out and list them",
+            help="stop at, or skip and list, conversations that cannot be read (default: %(default)s)",
         )
     return command.run(lambda args: args.body(args), parser, argv)
+
+
+def _corpus(args: argparse.Namespace) -> Corpus:
+    """The settings of the corpus, with the flags in place of what they override."""
+    if args.corpus is None and args.out is None:
+        raise InputError("no corpus selected; give --out, a folder with the corpus's name, or --corpus")
+    corpus = read_corpus(args.params, args.corpus or name_of(args.out))
+
+    def given(*names: str) -> dict[str, Any]:
+        return {name: value for name in names if (value := getattr(args, name, None)) is not None}
+
+    return replace(
+        corpus,
+        simulate=replace(corpus.simulate, **given("conversations", "minutes", "seed")),
+        manifest=replace(corpus.manifest, **given("test", "folds", "seed")),
+        **given("transcripts", "audio", "clips"),
+    )
+
+
+def _split(args: argparse.Namespace, corpus: Corpus) -> tuple[Any, int]:
+    """The number of conversations for testing, None for the reader's own default, and that of folds."""
+    test, folds = corpus.manifest.test, corpus.manifest.folds
+    return args.default_test if test is None else test, folds or args.default_folds
 
 
 def _switchboard(args: argparse.Namespace) -> None:
     from vap_pipeline.corpora import switchboard
 
-    settings = command.read_corpus(args.params, args.corpus)
-    audio = args.audio
-    if audio is None and _folder(args, settings, "audio").exists():
-        audio = _folder(args, settings, "audio")
+    corpus = _corpus(args)
+    audio = corpus.audio_folder if args.audio or corpus.audio_folder.exists() else None
     if audio is None:
         log.info("no audio: a conversation lasts until the last time in its transcripts")
-    transcripts = _folder(args, settings, "transcripts")
-    _write(switchboard.read(transcripts, audio, *_split(args, settings), args.on_error), args, settings)
+    made = switchboard.read(corpus.transcripts_folder, audio, *_split(args, corpus), args.on_error)
+    _write(made, args, corpus)
 
 
 def _sample(args: argparse.Namespace) -> None:
@@ -163,72 +183,51 @@ def _sample(args: argparse.Namespace) -> None:
 def _simulate(args: argparse.Namespace) -> None:
     from vap_pipeline.corpora.sample import simulate
 
-    settings = command.read_corpus(args.params, args.corpus)
+    corpus = _corpus(args)
+    settings = corpus.simulate
     simulate(
-        _folder(args, settings, "transcripts"),
-        conversations=command.pick(args.conversations, settings, "simulate", "conversations", default=45),
-        minutes=command.pick(args.minutes, settings, "simulate", "minutes", default=2.5),
-        seed=command.pick_seed(args.seed, settings, "simulate"),
+        corpus.transcripts_folder,
+        conversations=settings.conversations,
+        minutes=settings.minutes,
+        seed=settings.seed,
     )
 
 
 def _render(args: argparse.Namespace) -> None:
     from vap_pipeline.corpora.render import render
 
-    settings = command.read_corpus(args.params, args.corpus)
-    render(
-        _folder(args, settings, "transcripts"),
-        _folder(args, settings, "audio"),
-        seed=command.pick_seed(args.seed, settings, "simulate"),
-    )
-
-
-def _named(args: argparse.Namespace) -> dict[str, Any]:
-    if args.corpus is None and args.out is None:
-        raise InputError("which corpus? give --out, a folder with the corpus's name, or --corpus")
-    from vap_pipeline.artefacts.manifest import name_of
-
-    return command.read_corpus(args.params, args.corpus or name_of(args.out))
+    corpus = _corpus(args)
+    render(corpus.transcripts_folder, corpus.audio_folder, seed=corpus.simulate.seed)
 
 
 def _clips(args: argparse.Namespace) -> None:
     from vap_pipeline.corpora import clips
 
-    settings = _named(args)
-    folder, audio = _folder(args, settings, "clips"), _folder(args, settings, "audio")
-    _write(clips.read(folder, audio, *_split(args, settings), args.on_error), args, settings)
+    corpus = _corpus(args)
+    made = clips.read(corpus.clips_folder, corpus.audio_folder, *_split(args, corpus), args.on_error)
+    _write(made, args, corpus)
 
 
 def _segments(args: argparse.Namespace) -> None:
     from vap_pipeline.corpora import segments
 
-    settings = _named(args)
-    tables = args.table or [_folder(args, settings, "transcripts")]
-    seed = command.pick_seed(args.seed, settings, "manifest")
-    audio = _folder(args, settings, "audio")
-    _write(segments.read(audio, tables, *_split(args, settings), seed, args.on_error), args, settings)
+    corpus = _corpus(args)
+    tables = args.table or [corpus.transcripts_folder]
+    seed = corpus.manifest.seed
+    made = segments.read(corpus.audio_folder, tables, *_split(args, corpus), seed, args.on_error)
+    _write(made, args, corpus)
 
 
-def _folder(args: argparse.Namespace, settings: dict[str, Any], what: str) -> Path:
-    flag = getattr(args, what, None)
-    return Path(command.pick(flag, settings, what, default=f"data/{settings['name']}/{what}"))
-
-
-def _split(args: argparse.Namespace, settings: dict[str, Any]) -> tuple[Any, Any]:
-    test = command.pick(args.test, settings, "manifest", "test", default=args.default_test, kind=int)
-    return test, command.pick(args.folds, settings, "manifest", "folds", default=args.default_folds)
-
-
-def _write(made: Manifest, args: argparse.Namespace, settings: dict[str, Any]) -> None:
+def _write(made: Manifest, args: argparse.Namespace, corpus: Corpus) -> None:
     from vap_pipeline.artefacts import manifest
 
-    folder = args.out or Path("data_manifest", settings["name"])
+    folder = args.out or corpus.manifest_folder
     manifest.write(made, folder)
     hours = sum(c.duration_s for c in made.conversations) / 3600
-    train, test, every = (len(made.select(split)) for split in ("train", "test", "all"))
-    unused = f", {every - train - test} not used" if every > train + test else ""
+    train, test, total = (len(made.select(split)) for split in ("train", "test", "all"))
+    unused = f", {total - train - test} not used" if total > train + test else ""
     log.info(
-        f"{folder}: {every:,} conversations, {hours:.1f} h; "
+        f"{folder}: {total:,} conversations, {hours:.1f} h; "
         f"{train:,} in {made.folds} folds, {test} for testing{unused}"
     )
 

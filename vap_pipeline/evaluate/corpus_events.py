@@ -1,5 +1,6 @@
-"""What a manifest alone tells: voice activity of a whole corpus, block by block, and the events in it."""
+"""The events of a corpus, found from its manifest alone, many conversations at a time."""
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +16,18 @@ from vap_pipeline.artefacts import manifest
 from vap_pipeline.artefacts.manifest import Manifest
 from vap_pipeline.io import files, parquet
 from vap_pipeline.io.errors import InputError
-from vap_pipeline.turn_taking.events import EVENTS, LOOK_AHEAD, WINDOW, find_events, windows
+from vap_pipeline.settings.events import FRAME_RATE_HZ, PAPER, EventSettings
+from vap_pipeline.turn_taking.events import EVENTS, find_events, lengths, windows
 from vap_pipeline.turn_taking.voice_activity import frames, voice_activity
 
-BLOCK = 500  # windows at once: enough to keep the processor busy, few enough to stay in its cache
+BLOCK_WINDOWS = 500  # at once: enough to keep the processor busy, few enough to stay in its cache
 
 Activity = tuple[str, Tensor]  # a conversation's name, and its voice activity (frames, 2) uint8
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: a block is too little work to share out, on a busy machine above all."""
+    """Keep torch to one thread: a block is too little work to share between threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -35,12 +37,13 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
-def write_events(folder: Path, split: str, out: Path) -> tuple[Path, Path]:
+def write_events(folder: Path, split: str, out: Path, settings: EventSettings = PAPER) -> tuple[Path, Path]:
     """Write the events of the conversations of ``split`` (train, test, all) in the manifest ``folder``.
 
     Returns:
-        The two files written, columns as in :func:`events`: ``out``, and beside it, as
-        ``events.non_shift.parquet`` is beside ``events.parquet``, the non-shift regions.
+        The two files written, with columns as of :func:`events`: ``out`` with the events, and beside
+        ``events.parquet`` the non-shift regions as ``events.non_shift.parquet``. The settings are in the
+        metadata of both.
 
     Raises:
         InputError: the manifest is broken or has no such conversations, or a file cannot be written.
@@ -51,13 +54,15 @@ def write_events(folder: Path, split: str, out: Path) -> tuple[Path, Path]:
     names = corpus.select(split)
     if not names:
         raise InputError(f"{folder}: no conversation has the split {split}; give another --split")
-    found = events(tqdm(activity(corpus, names), "events", len(names), unit=" conversations", disable=None))
+    conversations = tqdm(activity(corpus, names), "events", len(names), unit=" conversations", disable=None)
+    tables = events(conversations, settings)
     paths = (out, out.with_suffix(f".non_shift{out.suffix}"))
-    event_tables, non_shift_tables = zip(*found, strict=True)
+    event_tables, non_shift_tables = map(pa.concat_tables, zip(*tables, strict=True))
+    described = {"event_settings": json.dumps(settings.described())}
     files.write_together(
         {
-            paths[1]: parquet.encode(pa.concat_tables(non_shift_tables)),
-            paths[0]: parquet.encode(pa.concat_tables(event_tables)),
+            paths[1]: parquet.encode(non_shift_tables.replace_schema_metadata(described)),
+            paths[0]: parquet.encode(event_tables.replace_schema_metadata(described)),
         }
     )
     return paths
@@ -71,56 +76,57 @@ def activity(corpus: Manifest, names: Iterable[str]) -> Iterator[Activity]:
         yield name, torch.from_numpy(voice_activity(*segments[name], frames(duration_s[name])))
 
 
-def events(conversations: Iterable[Activity]) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Find the events of any number of conversations, some ``BLOCK`` windows at a time.
+def events(
+    conversations: Iterable[Activity], settings: EventSettings = PAPER
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """Find the events of any number of conversations, some ``BLOCK_WINDOWS`` windows at a time.
 
     Yields:
-        Events: ``conversation``, ``window`` (its number in the conversation; window w begins at frame 800·w),
-        ``event``, ``speaker`` (the channel; :class:`events.Events` says whose), ``start`` and
-        ``end`` (frames in the window, [start, end)), sorted by conversation, window, event and start.
-        Non-shift regions: the same columns without ``event``, a row a maximal stretch of frames.
+        Events: ``conversation``, ``window`` (its number in the conversation), ``event``, ``speaker`` (the
+        channel; :class:`events.Events` says whose), ``start`` and ``end`` (frames in the window, [start,
+        end)), ``start_s`` and ``end_s`` (seconds in the conversation), sorted by conversation, window, event
+        and start. Non-shift regions: the same columns without ``event``, a row per maximal stretch of frames.
     """
     names: list[str] = []
     block: list[Tensor] = []
     n_windows = 0
     for name, va in conversations:
         names.append(name)
-        block.append(windows(va))
+        block.append(windows(va, settings))
         n_windows += len(block[-1])
-        if n_windows >= BLOCK:
-            yield _tables(names, block)
+        if n_windows >= BLOCK_WINDOWS:
+            yield _tables(names, block, settings)
             names, block, n_windows = [], [], 0
-    yield _tables(names, block)
+    yield _tables(names, block, settings)
 
 
-def _tables(names: list[str], block: list[Tensor]) -> tuple[pa.Table, pa.Table]:
+def _tables(names: list[str], block: list[Tensor], settings: EventSettings) -> tuple[pa.Table, pa.Table]:
+    frames = lengths(settings)
     counts = torch.tensor([len(va) for va in block], dtype=torch.int64)
     conversation = torch.arange(len(block)).repeat_interleave(counts)
     number = torch.arange(len(conversation)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    found = find_events(torch.cat(block) if block else torch.zeros(0, WINDOW + LOOK_AHEAD, 2))
+    va = torch.cat(block) if block else torch.zeros(0, frames.window + frames.look_ahead, 2)
+    found = find_events(va, settings)
 
-    def table(window: Tensor, **columns: np.ndarray | pa.Array) -> pa.Table:
+    def table(window: Tensor, start: Tensor, end: Tensor, **columns: np.ndarray | pa.Array) -> pa.Table:
+        first = frames.hop * number[window]
         place = {
             "conversation": pa.array(names, pa.string()).take(pa.array(conversation[window].numpy())),
             "window": number[window].numpy().astype(np.int32),
         }
-        return pa.table(place | columns)
+        region = {
+            "start": start.numpy().astype(np.int16),
+            "end": end.numpy().astype(np.int16),
+            "start_s": (first + start).numpy() / FRAME_RATE_HZ,
+            "end_s": (first + end).numpy() / FRAME_RATE_HZ,
+        }
+        return pa.table(place | columns | region)
 
     edges = F.pad(found.non_shift.transpose(1, 2).to(torch.int8), (1, 1)).diff(dim=2)
     window, speaker, start = (edges == 1).nonzero(as_tuple=True)
     _, _, end = (edges == -1).nonzero(as_tuple=True)
+    event = pa.array(EVENTS).take(pa.array(found.event.numpy()))
     return (
-        table(
-            found.window,
-            event=pa.array(EVENTS).take(pa.array(found.event.numpy())),
-            speaker=found.speaker.numpy(),
-            start=found.start.numpy().astype(np.int16),
-            end=found.end.numpy().astype(np.int16),
-        ),
-        table(
-            window,
-            speaker=speaker.numpy().astype(np.int8),
-            start=start.numpy().astype(np.int16),
-            end=end.numpy().astype(np.int16),
-        ),
+        table(found.window, found.start, found.end, event=event, speaker=found.speaker.numpy()),
+        table(window, start, end, speaker=speaker.numpy().astype(np.int8)),
     )

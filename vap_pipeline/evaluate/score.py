@@ -17,22 +17,21 @@ from vap_pipeline.io.errors import InputError
 from vap_pipeline.models.network import ProjectionModel
 from vap_pipeline.runtime import memory
 from vap_pipeline.turn_taking import projection
-from vap_pipeline.turn_taking.events import HOP, WINDOW
-from vap_pipeline.turn_taking.scores import NOTHING, TASKS, collect, count, regions, scores, thresholds
-from vap_pipeline.turn_taking.voice_activity import FRAME_RATE
+from vap_pipeline.turn_taking.scores import EMPTY_COUNTS, TASKS, collect, count, regions, scores, thresholds
+from vap_pipeline.turn_taking.voice_activity import FRAME_RATE_HZ
 
-BATCH = 32  # windows; fixed, because another size may change the last digit of a probability
-STRETCH = 3  # windows in the timeline
+BATCH_WINDOWS = 32  # fixed, because another size may change the last digit of a probability
+TIMELINE_WINDOWS = 3
 
 
 @dataclass
 class Evaluation:
-    """What a model does on a test set.
+    """The results of a model on a test set.
 
     Attributes:
-        rows: the scores, a row each (``metric, level, value, threshold, support_0, support_1``).
-        events: a row per event or negative and pass, as of :func:`scores.collect`, with
-            ``start_s`` and ``end_s`` in the conversation.
+        rows: the scores, one row each (``metric, level, value, threshold, support_0, support_1``).
+        events: a row per event or negative and pass, as of :func:`scores.collect`, with ``start_s`` and
+            ``end_s`` in the conversation.
         timeline: a stretch of one conversation, a row per frame: ``conversation, frame``, voice activity
             ``va_0, va_1`` and probabilities ``p_0, p_1, p_bc_0, p_bc_1``, of speakers 0 and 1.
     """
@@ -48,11 +47,11 @@ def best_thresholds(model: ProjectionModel, validation: Windows, seed: int) -> n
     Args:
         seed: the run's seed, from which the negatives are drawn.
     """
-    found = regions(((name, validation.store.va(name)) for name in validation.conversations), seed)
-    counts = NOTHING.copy()
+    table = _regions(validation, seed)
+    counts = EMPTY_COUNTS.copy()
     for swapped in False, True:
-        for part in _predict(model, validation, _needed(validation, found), swapped, "validation"):
-            counts += count(collect(found, part.windows, part.p, part.p_bc, swapped))
+        for part in _predict(model, validation, _needed(validation, table), swapped, "validation"):
+            counts += count(collect(table, part.windows, part.p, part.p_bc, swapped))
     return thresholds(counts)
 
 
@@ -60,47 +59,48 @@ def evaluate(model: ProjectionModel, test: Windows, best: np.ndarray, seed: int)
     """Score ``model`` on ``test``.
 
     Every window is scored twice, the second time with the speakers swapped. The loss is that of the first
-    time, the only one that needs the windows in which no region lies.
+    pass, which alone computes the windows without any region.
 
     Args:
         best: the thresholds, from :func:`best_thresholds`.
         seed: the run's seed, from which the negatives are drawn.
 
     Raises:
-        InputError: the model's outputs are not numbers.
+        InputError: the model's outputs are NaN or infinite.
     """
-    found = regions(((name, test.store.va(name)) for name in test.conversations), seed)
-    stretch = _stretch(test, found)
+    table = _regions(test, seed)
+    stretch = _stretch(test, table)
     frames: dict[int, np.ndarray] = {}
     tables, loss = [], 0.0
-    for part in _predict(model, test, np.full(len(test), WINDOW), False, "test"):
-        tables.append(collect(found, part.windows, part.p, part.p_bc))
-        target = projection.labels(part.va, model.config.model)
+    for part in _predict(model, test, np.full(len(test), test.frames.window), False, "test"):
+        tables.append(collect(table, part.windows, part.p, part.p_bc))
+        target = projection.labels(part.va, model.config.model, test.frames.look_ahead)
         loss += len(part.windows) * projection.loss(part.logits.float(), target, model.config.model).item()
         frames |= {w: part.frames(row) for row, w in enumerate(part.windows.tolist()) if w in stretch}
-    for part in _predict(model, test, _needed(test, found), True, "test"):
-        tables.append(collect(found, part.windows, part.p, part.p_bc, swapped=True))
+    for part in _predict(model, test, _needed(test, table), True, "test"):
+        tables.append(collect(table, part.windows, part.p, part.p_bc, swapped=True))
     if not np.isfinite(loss):
-        raise InputError("the model's outputs are not numbers; train it again, at a lower learning rate")
+        raise InputError("the model's outputs are NaN or infinite; train it again with a lower learning rate")
 
     events = pa.concat_tables(tables)
     rows = scores(count(events), best)
     rows.append({"metric": "loss", "level": "frame", "value": loss / len(test)})
-    return Evaluation(rows, _in_order(events), _timeline(test, [(w, frames[w]) for w in stretch]))
+    timeline = _timeline(test, [(w, frames[w]) for w in stretch])
+    return Evaluation(rows, _in_order(events, test.frames.hop), timeline)
 
 
 @dataclass
 class Prediction:
-    """A model's output for a batch of windows, up to the last frame that was asked for."""
+    """A model's output for a batch of windows, up to the last frame that is needed."""
 
-    windows: np.ndarray  # (B,) their numbers
-    va: Tensor  # (B, 1200, 2) as the model was given it
+    windows: np.ndarray  # (B,) numbers of the windows
+    va: Tensor  # (B, window + look-ahead, 2), swapped as the model's input was
     logits: Tensor  # (B, T, outputs)
     p: Tensor  # (B, T, 2)
     p_bc: Tensor | None  # (B, T, 2)
 
     def frames(self, row: int) -> np.ndarray:
-        """Return va, p and p_bc of both speakers in one window, (T, 6) float32; no p_bc is NaN."""
+        """Return va, p and p_bc of both speakers in one window, (T, 6) float32; p_bc is NaN where absent."""
         p = self.p[row]
         p_bc = torch.full_like(p, torch.nan) if self.p_bc is None else self.p_bc[row]
         return torch.cat([self.va[row, : len(p)], p, p_bc], dim=-1).cpu().numpy()
@@ -112,16 +112,16 @@ def _predict(
 ) -> Iterator[Prediction]:
     """Run the model over ``windows``, batch by batch, with a progress bar.
 
-    The model is causal: of each window only the first ``needed`` (windows,) frames are computed, and those
-    that need about as many go into one batch.
+    The model is causal, so only the first ``needed`` (windows,) frames of each window are computed. Windows
+    that need about the same number of frames share a batch.
     """
     memory.keep()
     device = next(model.parameters()).device
     order = np.argsort(needed, kind="stable")
     order = order[needed[order] > 0]
     with tqdm(total=len(order), desc=name + " swapped" * swapped, unit=" windows", disable=None) as bar:
-        for first in range(0, len(order), BATCH):
-            index = order[first : first + BATCH]
+        for first in range(0, len(order), BATCH_WINDOWS):
+            index = order[first : first + BATCH_WINDOWS]
             batch = {key: tensor.to(device) for key, tensor in windows.batch(index).items()}
             if swapped:
                 batch = swap(batch, torch.ones(len(index), dtype=torch.bool))
@@ -132,44 +132,52 @@ def _predict(
             bar.update(len(index))
 
 
-def _needed(windows: Windows, found: pa.Table) -> np.ndarray:
-    """(windows,) how many frames of each window the regions ``found`` need."""
+def _regions(windows: Windows, seed: int) -> pa.Table:
+    """Return the regions that the scores look at, as of :func:`scores.regions`."""
+    activity = ((name, windows.store.va(name)) for name in windows.conversations)
+    return regions(activity, seed, windows.settings)
+
+
+def _needed(windows: Windows, table: pa.Table) -> np.ndarray:
+    """Return the number of frames of each window that the regions in ``table`` need, (windows,) int64."""
     end = np.zeros(len(windows), np.int64)
-    np.maximum.at(end, found["index"].to_numpy(), found["end"].to_numpy().astype(np.int64))
+    np.maximum.at(end, table["index"].to_numpy(), table["end"].to_numpy().astype(np.int64))
     return end
 
 
-def _in_order(events: pa.Table) -> pa.Table:
-    """Sort by place, and say where the regions lie in the conversation, in seconds."""
+def _in_order(events: pa.Table, hop_frames: int) -> pa.Table:
+    """Sort by place, and add where the regions are in the conversation, in seconds."""
     keys = ("conversation", "window", "swapped", "task", "label", "start", "speaker")
     events = events.sort_by([(key, "ascending") for key in keys])
-    first = events["window"].to_numpy().astype(np.int64) * HOP
+    first = events["window"].to_numpy().astype(np.int64) * hop_frames
     at = events.column_names.index("end") + 1
     for name in "end", "start":
-        events = events.add_column(at, f"{name}_s", pa.array((first + events[name].to_numpy()) / FRAME_RATE))
+        events = events.add_column(
+            at, f"{name}_s", pa.array((first + events[name].to_numpy()) / FRAME_RATE_HZ)
+        )
     return events
 
 
-def _stretch(windows: Windows, found: pa.Table) -> list[int]:
-    """Choose neighbouring windows of one conversation with events of many kinds, the first with the most.
+def _stretch(windows: Windows, table: pa.Table) -> list[int]:
+    """Choose neighbouring windows of one conversation: the first that hold the most kinds of events.
 
-    Only the events count, not the negatives, which differ from run to run: all models show the same stretch.
+    Only events count, not the negatives, which depend on the seed, so that all models show the same stretch.
     """
     conversation = np.array([windows.conversation(i) for i in range(len(windows))])
-    length = min(STRETCH, max(np.unique(conversation, return_counts=True)[1]))
-    kind = 2 * pc.index_in(found["task"], value_set=pa.array(TASKS)).to_numpy() + found["label"].to_numpy()
-    there = np.zeros((len(windows), 2 * len(TASKS)), bool)
-    there[found["index"].to_numpy(), kind] = True
-    there[:, [2 * TASKS.index("predict_shift"), 2 * TASKS.index("predict_backchannel")]] = False
+    length = min(TIMELINE_WINDOWS, max(np.unique(conversation, return_counts=True)[1]))
+    kind = 2 * pc.index_in(table["task"], value_set=pa.array(TASKS)).to_numpy() + table["label"].to_numpy()
+    present = np.zeros((len(windows), 2 * len(TASKS)), bool)
+    present[table["index"].to_numpy(), kind] = True
+    present[:, [2 * TASKS.index("predict_shift"), 2 * TASKS.index("predict_backchannel")]] = False
     first = np.arange(len(windows) - length + 1)
-    kinds = np.lib.stride_tricks.sliding_window_view(there, length, axis=0).any(-1).sum(-1)
+    kinds = np.lib.stride_tricks.sliding_window_view(present, length, axis=0).any(-1).sum(-1)
     kinds[conversation[first] != conversation[first + length - 1]] = -1
     return (first[kinds.argmax()] + np.arange(length)).tolist()
 
 
 def _timeline(windows: Windows, stretch: list[tuple[int, np.ndarray]]) -> pa.Table:
-    """Put neighbouring windows together, each but the first without its overlap with the one before."""
-    overlap = WINDOW - HOP
+    """Join neighbouring windows; each but the first loses its overlap with the window before it."""
+    overlap = windows.frames.window - windows.frames.hop
     values = np.concatenate([part[overlap if number else 0 :] for number, (_, part) in enumerate(stretch)])
     first = windows.start(stretch[0][0])
     columns: dict[str, Any] = {

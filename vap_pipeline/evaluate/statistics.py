@@ -14,11 +14,11 @@ from vap_pipeline.artefacts.manifest import SPLITS
 from vap_pipeline.evaluate.corpus_events import activity, one_thread
 from vap_pipeline.evaluate.statistics_figure import figure
 from vap_pipeline.io import files, markdown
-from vap_pipeline.turn_taking.events import EVENTS, find_backchannels, find_events, windows
+from vap_pipeline.turn_taking.events import EVENTS, find_backchannels, find_events, lengths, windows
 from vap_pipeline.turn_taking.published import COLUMNS, MAJORITY, PUBLISHED, TASK_COLUMNS
 from vap_pipeline.turn_taking.scores import majority
 from vap_pipeline.turn_taking.speaker_runs import BOTH, ONLY_A, ONLY_B, SILENCE, find_runs, is_single
-from vap_pipeline.turn_taking.voice_activity import FRAME_RATE, voice_activity
+from vap_pipeline.turn_taking.voice_activity import FRAME_RATE_HZ, voice_activity
 
 NOTES = """\
 A **floor transfer** is a change from one speaker alone to the other alone, through a silence (a gap), an
@@ -57,14 +57,14 @@ class TurnTaking:
 def measure(va: Tensor, duration_s: float) -> TurnTaking:
     """Measure the voice activity (frames, 2) of a conversation."""
     runs = find_runs(va[None])
-    seconds = runs.length.double() / FRAME_RATE
+    seconds = runs.length.double() / FRAME_RATE_HZ
     before, after = runs.before(runs.state), runs.after(runs.state)
     between_singles = is_single(before) & is_single(after)
     gap = between_singles & (runs.state == SILENCE) & (before != after)
     pause = between_singles & (runs.state == SILENCE) & (before == after)
     overlap = between_singles & (runs.state == BOTH) & (before != after)
     at_once = is_single(before) & is_single(runs.state)  # no gap, no overlap
-    _, speaker, start, end = find_backchannels(runs)
+    _, speaker, start, end = find_backchannels(runs, lengths())
     cut = windows(va)
     return TurnTaking(
         durations=np.array([duration_s]),
@@ -80,14 +80,14 @@ def measure(va: Tensor, duration_s: float) -> TurnTaking:
 
 def _turns(va: Tensor, speaker: Tensor, start: Tensor, end: Tensor) -> np.ndarray:
     """Durations of the turns of a conversation, whose backchannels are given."""
-    start_s, end_s = start.numpy() / FRAME_RATE, end.numpy() / FRAME_RATE
+    start_s, end_s = start.numpy() / FRAME_RATE_HZ, end.numpy() / FRAME_RATE_HZ
     backchannels = torch.from_numpy(voice_activity(speaker.numpy(), start_s, end_s, len(va)))
     runs = find_runs((va & ~backchannels)[None])
     alone = is_single(runs.state)
     state, start, end = runs.state[alone], runs.start[alone], runs.end[alone]
     first = state != state.roll(1)
     first[:1] = True
-    return (end[first.roll(-1)] - start[first]).numpy() / FRAME_RATE
+    return (end[first.roll(-1)] - start[first]).numpy() / FRAME_RATE_HZ
 
 
 def pool(parts: list[TurnTaking]) -> TurnTaking:

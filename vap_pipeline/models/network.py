@@ -7,46 +7,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vap_pipeline.io.errors import InputError
+from vap_pipeline.settings.fields import setting
+from vap_pipeline.settings.train import ModelSettings
 from vap_pipeline.turn_taking.projection import MODELS, OUTPUTS
 
-LARGEST, DEEPEST = 10**9, 1000  # parameters and layers of a model; the paper's has 2.6 million in 4
 
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(ModelSettings):
+    """All that rebuilds a network: its sizes, what it predicts, and the width of its input features.
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """The sizes of a model; the defaults are the paper's."""
+    Raises:
+        InputError: the model is unknown, or the sizes do not go together.
+    """
 
-    model: str = "discrete"
-    input_dim: int = 256
-    width: int = 256
-    layers: int = 4
-    heads: int = 4
-    feedforward: int = 768
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.model not in MODELS:
-            raise InputError(f"model '{self.model}' is unknown; choose one of {', '.join(MODELS)}")
-        sizes = (self.input_dim, self.width, self.layers, self.heads, self.feedforward)
-        if {*map(type, sizes)} != {int} or min(sizes) < 1:
-            raise InputError("model: input_dim, width, layers, heads and feedforward must be at least 1")
-        parameters = self.width * (self.input_dim + self.layers * (4 * self.width + 2 * self.feedforward))
-        if parameters > LARGEST or self.layers > DEEPEST:
-            raise InputError(
-                f"model: {self.layers:,} layers with {parameters:,} parameters are more than a training run "
-                "can hold; make width, layers or feedforward smaller"
-            )
-        if self.width % self.heads or self.width % 2:
-            raise InputError(
-                f"model: width {self.width} must be even and a multiple of the {self.heads} heads"
-            )
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"model: dropout {self.dropout} must be at least 0 and below 1")
+    model: str = setting("discrete", "what the model predicts", choices=MODELS)
+    input_dim: int = setting(256, "width of the features", least=1)
 
 
 class Dropout(nn.Dropout):
-    """Dropout whose random numbers cost a CPU a seventh: 16 bits for an element, where torch draws a double.
+    """Dropout that costs a seventh on a CPU: it draws 16 random bits per element, where torch draws a double.
 
     The probability is rounded to 1/65,536.
     """
@@ -62,9 +41,9 @@ class Dropout(nn.Dropout):
 
 
 class Layer(nn.Module):
-    """Causal self-attention and a feed-forward net, each normalised before (pre-norm) and added.
+    """Causal self-attention and a feed-forward net, both with pre-norm and a residual connection.
 
-    Dropout is where "Attention is all you need", section 5.4, puts it: on what a sublayer adds, not on the
+    Dropout is applied as in "Attention is all you need", section 5.4: to the output of a sublayer, not to the
     attention weights, so that the attention can stay fused.
     """
 
@@ -112,7 +91,7 @@ class ProjectionModel(nn.Module):
     def forward(self, features: Tensor, va: Tensor, history: Tensor) -> Tensor:
         """Return the logits (B, T, outputs) of features (B, T, dim), va (B, T, 2) and history (B, T, 5).
 
-        Frame t's logits depend on frames 0 … t alone.
+        The logits of frame t depend on frames 0 to t alone.
         """
         x = self.feature(features) + self.norm_activity(self.voice_activity(va) + self.history(history))
         x = self.dropout(x + positions(x.shape[1], x.shape[2], x.device))

@@ -35,9 +35,9 @@ from vap_pipeline.io import files, parquet
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.pretrain.speech import QUIET, Stretch, read
 from vap_pipeline.runtime import memory, resume
-from vap_pipeline.runtime.command import check_seed
 from vap_pipeline.runtime.signals import Requests, Stopped, leave_to_main, together
 from vap_pipeline.runtime.tracking import Tracker
+from vap_pipeline.settings.pretrain import PretrainSettings as PretrainConfig
 
 WINDOW = 20_480  # samples: 1.28 s, 128 frames
 FRAMES = WINDOW // HOP_SAMPLES
@@ -51,34 +51,6 @@ MEASURES = ("learning_rate", "loss", "accuracy", "held_back_loss", "held_back_ac
 HISTORY = pa.schema([("step", pa.int64()), *((measure, pa.float64()) for measure in MEASURES)])
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """How an encoder is trained.
-
-    Raises:
-        InputError: a setting makes no sense.
-    """
-
-    steps: int = 10_000
-    speakers: int = 4  # in a batch
-    windows: int = 4  # of each
-    negatives: int = 64  # frames of the same speaker, the same for all frames of a step
-    ahead: int = 12  # frames to be told
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.01
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "speakers", "windows", "negatives", "ahead"):
-            if getattr(self, name) < 1:
-                raise InputError(f"pretrain: {name} must be at least 1, not {getattr(self, name)}")
-        if self.ahead >= FRAMES:
-            raise InputError(f"pretrain: ahead must be below {FRAMES}, a window's frames, not {self.ahead}")
-        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
-            raise InputError("pretrain: learning_rate must be positive and weight_decay not negative")
-        check_seed("pretrain: seed", self.seed)
 
 
 class Batch(NamedTuple):

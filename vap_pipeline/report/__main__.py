@@ -6,6 +6,7 @@ import logging
 
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.runtime import command
+from vap_pipeline.settings.params import add_corpus, read_corpus
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
         epilog="example: vap-anova --corpus sample",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_corpus(parser)
+    add_corpus(parser)
     parser.add_argument("--scores", metavar="DIR", help="folder of the scores (default: scores/CORPUS)")
     parser.add_argument("--out", metavar="DIR", help="folder of the report (default: reports/CORPUS)")
     return command.run(_run, parser, argv)
@@ -44,15 +45,10 @@ def _run(args: argparse.Namespace) -> None:
     from vap_pipeline.report import table as report
     from vap_pipeline.report.anova import REFERENCE, compare, find
 
-    settings = command.read_corpus(args.params, args.corpus)
-    corpus = settings["name"]
+    settings = read_corpus(args.params, args.corpus)
+    corpus = settings.name
     folder, out = args.scores or f"scores/{corpus}", args.out or f"reports/{corpus}"
-    models, folds = (command.pick(None, settings, each, default=[]) for each in ("models", "folds"))
-    if not all(type(model) is str for model in models):
-        raise InputError(f"setting models is {models!r}, not a list of names; mend params.yaml")
-    if not all(type(fold) is int for fold in folds):
-        raise InputError(f"setting folds is {folds!r}, not a list of whole numbers; mend params.yaml")
-    paths = find(folder, corpus, models, folds)
+    paths = find(folder, corpus, settings.models, settings.folds)
     found = {run: score_files.read_scores(path) for run, path in paths.items()}
     for run, each in found.items():
         if (of := (each["model"][0].as_py(), each["fold"][0].as_py())) != run:

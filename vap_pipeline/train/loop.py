@@ -28,10 +28,10 @@ from vap_pipeline.runtime import command, memory, resume
 from vap_pipeline.runtime.resume import RESUME
 from vap_pipeline.runtime.signals import Requests, Stopped, together
 from vap_pipeline.runtime.tracking import Tracker
+from vap_pipeline.settings.train import TrainSettings as TrainConfig
 from vap_pipeline.train import progress as checkpoint
 from vap_pipeline.train.batches import Piece, Plan, pieces, read
 from vap_pipeline.train.progress import Progress
-from vap_pipeline.train.settings import TrainConfig
 from vap_pipeline.train.validation import NotANumber, Validation
 from vap_pipeline.turn_taking import projection
 
@@ -207,7 +207,7 @@ def train(
                 batch = swap(batch, torch.from_numpy(piece.swapped))
                 with contextlib.nullcontext() if last else accelerator.no_sync(network):
                     logits = network(*inputs(batch))
-                    target = projection.labels(activity(batch), sizes.model)
+                    target = projection.labels(activity(batch), sizes.model, training.frames.look_ahead)
                     part = piece.weight * projection.loss(logits, target, sizes.model)
                     # Accelerate divides by the pieces, and DistributedDataParallel by the processes.
                     accelerator.backward(part * n_pieces)

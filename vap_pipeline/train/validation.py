@@ -42,7 +42,9 @@ class Validation:
 
     def __init__(self, windows: Windows, n: int, batch: int, seed: int, workers: int) -> None:
         self.windows, self.n, self.batch, self.workers = windows, n, batch, workers
-        self.regions = scores.regions(((c, windows.store.va(c)) for c in windows.conversations), seed)
+        self.regions = scores.regions(
+            ((c, windows.store.va(c)) for c in windows.conversations), seed, windows.settings
+        )
 
     @torch.no_grad()
     def __call__(
@@ -68,7 +70,7 @@ class Validation:
                     seen = swap(batch, torch.full((len(piece.windows),), swapped))
                     features, va, history = inputs(seen)
                     logits = model(features, va, history)
-                    target = projection.labels(activity(seen), name)
+                    target = projection.labels(activity(seen), name, self.windows.frames.look_ahead)
                     loss += piece.weight / 2 * projection.loss(logits, target, name)
                     if piece.weight and torch.isfinite(loss):
                         p, p_bc = projection.probabilities(logits, va, name)

@@ -1,6 +1,6 @@
 """The projection window: what a model predicts at each frame, and what that says about the next turn.
 
-At frame t the window is frames t+1 … t+200 of both speakers. The models differ in what they predict of it
+At frame t the window is frames t+1 … t+200 (2 s) of both speakers. The models differ in what they predict
 (Ekstedt & Skantze 2022; docs/definitions.md, "The projection window"):
 
 ==================  ==================================  ==========================================
@@ -17,20 +17,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HORIZON = 200
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.settings.events import FRAME_RATE_HZ
+
 MODELS = ("discrete", "independent", "independent-40", "comparative")
 OUTPUTS = {"discrete": 256, "independent": 8, "independent-40": 80, "comparative": 1}
 
-BINS = {"discrete": (20, 40, 60, 80), "independent": (20, 40, 60, 80), "independent-40": (5,) * 40}
-NEAR = {"independent": 2, "independent-40": 12}  # bins in the first 0.6 s, left out while someone speaks
+HORIZON_FRAMES = 200
+FOUR_PERCENT = (10, 20, 30, 40)
+BINS_PERCENT = {"discrete": FOUR_PERCENT, "independent": FOUR_PERCENT, "independent-40": (2.5,) * 40}
+NEAR_BINS = {"independent": 2, "independent-40": 12}  # in the first 0.6 s, left out while someone speaks
 
 
-def labels(va: Tensor, model: str) -> Tensor:
-    """Targets of ``model`` for every frame whose projection window lies in ``va``.
+def bins(model: str, horizon_frames: int = HORIZON_FRAMES) -> tuple[int, ...]:
+    """Return the lengths of a model's bins in frames: 20, 40, 60 and 80, or forty of 5, of the paper's 200.
+
+    Raises:
+        InputError: the horizon does not divide into whole frames.
+    """
+    sizes = [share * horizon_frames / 100 for share in BINS_PERCENT.get(model, ())]
+    if any(size != int(size) for size in sizes):
+        raise InputError(
+            f"setting events.horizon_s is {horizon_frames / FRAME_RATE_HZ:g}; the bins of {model} must be "
+            f"whole frames, so give a multiple of {0.4 if model == 'independent-40' else 0.1} s"
+        )
+    return tuple(map(int, sizes))
+
+
+def labels(va: Tensor, model: str, horizon_frames: int = HORIZON_FRAMES) -> Tensor:
+    """Targets of ``model`` for every frame whose projection window is inside ``va``.
 
     Args:
-        va: (..., frames + 200, 2) voice activity.
+        va: (..., frames + horizon, 2) voice activity.
         model: one of ``MODELS``.
+        horizon_frames: length of the projection window; the bins are in proportion to it.
 
     Returns:
         discrete: (..., frames) int64, the class Σ bit_i·2^i over the bits A1 A2 A3 A4 B1 B2 B3 B4.
@@ -38,16 +58,16 @@ def labels(va: Tensor, model: str) -> Tensor:
         frames are active.
         comparative: (..., frames) float32, A/(A + B + 1e-9) over the window.
     """
-    n = va.shape[-2] - HORIZON
+    n = va.shape[-2] - horizon_frames
     active = F.pad(va.cumsum(-2, dtype=torch.int32), (0, 0, 1, 0))  # frames active before frame t
 
     def count(size: int) -> Tensor:  # frames active in t … t+size−1
         return active[..., size:, :] - active[..., :-size, :]
 
     if model == "comparative":
-        a, b = count(HORIZON)[..., 1:, :].unbind(-1)
+        a, b = count(horizon_frames)[..., 1:, :].unbind(-1)
         return a / (a + b + 1e-9)
-    sizes = BINS[model]
+    sizes = bins(model, horizon_frames)
     half = {size: 2 * count(size) >= size for size in set(sizes)}
     starts = [1 + sum(sizes[:i]) for i in range(len(sizes))]
     bits = torch.stack([half[size].narrow(-2, t, n) for size, t in zip(sizes, starts, strict=True)], dim=-1)
@@ -85,7 +105,7 @@ def probabilities(logits: Tensor, va: Tensor, model: str) -> tuple[Tensor, Tenso
         p_a = logits.sigmoid()
         return torch.cat([p_a, 1 - p_a], dim=-1), None
     in_silence, in_speech, p_bc = (
-        _discrete(logits) if model == "discrete" else _independent(logits, NEAR[model])
+        _discrete(logits) if model == "discrete" else _independent(logits, NEAR_BINS[model])
     )
     a_speaks, b_speaks = va.bool().split(1, dim=-1)
     takes_a, takes_b = in_speech.split(1, dim=-1)

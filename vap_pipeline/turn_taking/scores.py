@@ -1,8 +1,8 @@
 """The four scores of turn-taking: shift or hold, short or long, shift prediction, backchannel prediction.
 
-The way of a number: :func:`regions` finds, from voice activity alone, the stretches of frames that the scores
-look at; :func:`collect` reads a model's probabilities there, batch by batch; :func:`count` counts them;
-:func:`thresholds` and :func:`scores` need only the counts. Counts of batches or processes are added up.
+From voice activity to a score: :func:`regions` finds, from voice activity alone, the stretches of frames that
+the scores look at; :func:`collect` reads a model's probabilities there, batch by batch; :func:`count` counts
+them; :func:`thresholds` and :func:`scores` need only the counts. Counts of batches or processes are summed.
 
 Ekstedt & Skantze, "Voice Activity Projection", Interspeech 2022, section 3; see docs/definitions.md.
 """
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vap_pipeline.io.errors import InputError
+from vap_pipeline.settings.events import PAPER, EventSettings
 
 if TYPE_CHECKING:
     import torch
@@ -23,11 +24,10 @@ if TYPE_CHECKING:
 TASKS = ("hold_shift", "short_long", "predict_shift", "predict_backchannel")
 METRICS = ("f1_hold_shift", "f1_shift", "f1_short_long", "f1_predict_shift", "f1_predict_backchannel")
 LEVELS = ("frame", "event")
-PIECE = 50  # frames of a negative of the two prediction tasks
-# Of 101 even steps those in [0.01, 0.99]; in the precision of the probabilities that are compared with them.
+# Those of 101 even steps that are in [0.01, 0.99], in the precision of the probabilities.
 THRESHOLDS = np.linspace(0, 1, 101)[1:-1].astype(np.float32)
-# The counts of no table: what to add up from.
-NOTHING = np.zeros((len(TASKS), len(LEVELS), 2, 1 + len(THRESHOLDS)), np.int64)
+# All-zero counts, to sum into.
+EMPTY_COUNTS = np.zeros((len(TASKS), len(LEVELS), 2, 1 + len(THRESHOLDS)), np.int64)
 
 _POSITIVE, _NEGATIVE = 1, 0
 _EVENTS = {  # event -> its task and label
@@ -40,18 +40,22 @@ _EVENTS = {  # event -> its task and label
 }
 
 
-def regions(conversations: Iterable[tuple[str, np.ndarray]], seed: int) -> pa.Table:
-    """Return every region that the four scores look at, a row each, in the order of the windows.
+def regions(
+    conversations: Iterable[tuple[str, np.ndarray]], seed: int, settings: EventSettings = PAPER
+) -> pa.Table:
+    """Return every region that the four scores look at, one row each, in the order of the windows.
 
-    The negatives of a conversation's prediction tasks are pieces of its non-shift regions, as many as the
-    task has positives there (or all, where there are fewer), drawn with a seed made of ``seed`` and the name.
+    The negatives of the two prediction tasks are pieces of a conversation's non-shift regions, as long as the
+    regions before a shift or a backchannel. As many are drawn as the conversation has positives of the task,
+    or all where there are fewer, with a seed made of ``seed`` and the conversation's name.
 
     Args:
         conversations: name and voice activity (frames, 2) of each conversation.
         seed: the run's seed.
+        settings: what counts as an event.
 
     Returns:
-        Columns ``index`` (number of the window among those of all the conversations, one after the other),
+        Columns ``index`` (number of the window, counted through all conversations),
         ``conversation``, ``window``, ``task``, ``label``, ``speaker`` (X of the definitions), ``start`` and
         ``end`` (frames in the window), sorted by ``index``.
     """
@@ -59,7 +63,7 @@ def regions(conversations: Iterable[tuple[str, np.ndarray]], seed: int) -> pa.Ta
     parts = [np.zeros((8, 0), np.int64)]
     first = 0
     for conversation, va in conversations:
-        part, n_windows = _regions(conversation, va, seed)
+        part, n_windows = _regions(conversation, va, seed, settings)
         parts.append(np.concatenate([part[:1] + first, np.full((1, part.shape[1]), len(names)), part]))
         names.append(conversation)
         first += n_windows
@@ -78,51 +82,60 @@ def regions(conversations: Iterable[tuple[str, np.ndarray]], seed: int) -> pa.Ta
     )
 
 
-def _regions(conversation: str, va: np.ndarray, seed: int) -> tuple[np.ndarray, int]:
+def _regions(conversation: str, va: np.ndarray, seed: int, settings: EventSettings) -> tuple[np.ndarray, int]:
     """(6, regions) window, task, label, speaker, start, end of a conversation; its number of windows."""
     import torch  # here, because the report needs this module's names and no torch
 
-    from vap_pipeline.turn_taking.events import EVENTS, WINDOW, find_events, windows
+    from vap_pipeline.turn_taking.events import EVENTS, find_events, lengths, windows
 
-    va_windows = windows(torch.from_numpy(va))
-    found = find_events(va_windows)
+    frames = lengths(settings)
+    va_windows = windows(torch.from_numpy(va), settings)
+    found = find_events(va_windows, settings)
     event = found.event.numpy()
     task = np.array([TASKS.index(_EVENTS[name][0]) for name in EVENTS])[event]
     label = np.array([_EVENTS[name][1] for name in EVENTS])[event]
     positives = np.bincount(task[label == _POSITIVE], minlength=len(TASKS))
     rows = [np.stack([found.window, task, label, found.speaker, found.start, found.end])]
     non_shift = found.non_shift.numpy()
-    one_active = va_windows[:, :WINDOW].sum(-1, keepdim=True).numpy() == 1
-    for name, allowed in ("predict_shift", non_shift & one_active), ("predict_backchannel", non_shift):
+    one_active = va_windows[:, : frames.window].sum(-1, keepdim=True).numpy() == 1
+    for name, allowed, piece in (
+        ("predict_shift", non_shift & one_active, frames.pre_shift),
+        ("predict_backchannel", non_shift, frames.pre_backchannel),
+    ):
         code = TASKS.index(name)
         # The name's hash, not Python's own, which differs from process to process.
         digest = hashlib.sha256(f"{name} {conversation}".encode()).digest()
         generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "little")])
-        rows.append(_negatives(allowed, code, positives[code], generator))
+        rows.append(_negatives(allowed, code, positives[code], piece, generator))
     part = np.concatenate(rows, axis=1)
     by_window_task_label_start_speaker = np.lexsort(part[[3, 4, 2, 1, 0]])
     return part[:, by_window_task_label_start_speaker], len(va_windows)
 
 
-def _negatives(allowed: np.ndarray, task: int, wanted: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw ``wanted`` pieces of ``allowed`` (windows, frames, 2): (6, pieces) as of :func:`_regions`.
+def _negatives(
+    allowed: np.ndarray, task: int, count: int, length: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Draw ``count`` pieces of ``length`` frames from ``allowed`` (windows, frames, 2).
 
     Every region is cut from its start into whole pieces, so that each frame is in one piece at most.
+
+    Returns:
+        (6, pieces), rows as of :func:`_regions`.
     """
-    if not wanted:
+    if not count:
         return np.zeros((6, 0), np.int64)
     edges = np.diff(np.pad(allowed.transpose(0, 2, 1).astype(np.int8), ((0, 0), (0, 0), (1, 1))))
     window, speaker, start = np.nonzero(edges == 1)
-    length = np.nonzero(edges == -1)[2] - start
-    region, piece = _spread(np.zeros_like(start), length // PIECE)
-    drawn = np.sort(generator.choice(len(region), min(wanted, len(region)), replace=False))
-    region, begin = region[drawn], start[region[drawn]] + PIECE * piece[drawn]
+    lengths = np.nonzero(edges == -1)[2] - start
+    region, piece = _spread(np.zeros_like(start), lengths // length)
+    drawn = np.sort(generator.choice(len(region), min(count, len(region)), replace=False))
+    region, begin = region[drawn], start[region[drawn]] + length * piece[drawn]
     task_, label = np.full_like(begin, task), np.full_like(begin, _NEGATIVE)
-    return np.stack([window[region], task_, label, speaker[region], begin, begin + PIECE])
+    return np.stack([window[region], task_, label, speaker[region], begin, begin + length])
 
 
 def _spread(start: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return i and ``start[i] + 0, …, start[i] + count[i] - 1`` for every i, one after the other."""
+    """Return i and ``start[i] + 0, …, start[i] + count[i] - 1``, concatenated over all i."""
     owner = np.repeat(np.arange(len(count)), count)
     return owner, np.arange(len(owner)) + (start - np.cumsum(count) + count)[owner]
 
@@ -138,10 +151,15 @@ def collect(
 
     Args:
         regions: of all windows, from :func:`regions`.
-        index: (batch,) the windows' numbers among all.
-        p: (batch, frames, 2) who speaks next; may end after the last frame that the batch's regions need.
-        p_bc: (batch, frames, 2) who is about to give a backchannel, or None from a model that does not tell.
+        index: (batch,) the numbers of the windows.
+        p: (batch, frames, 2) probability that a speaker speaks next; may end after the last frame of the
+            batch's regions.
+        p_bc: (batch, frames, 2) probability that a speaker is about to give a backchannel, or None where the
+            model does not predict it.
         swapped: the model saw these windows with the speakers swapped. The rows still name the real speakers.
+
+    Raises:
+        InputError: the model's outputs are NaN or infinite.
 
     Returns:
         The rows of these windows in the order of ``index``: columns ``conversation, window, swapped, task,
@@ -155,8 +173,8 @@ def collect(
     batch, rows = _spread(first, last - first)
     table = regions.take(rows).drop_columns("index")
     if p_bc is None:  # the comparative model predicts no backchannels
-        told = pc.not_equal(table["task"], "predict_backchannel").to_numpy()
-        batch, table = batch[told], table.filter(told)
+        predicted = pc.not_equal(table["task"], "predict_backchannel").to_numpy()
+        batch, table = batch[predicted], table.filter(predicted)
 
     start, end, speaker, label = (
         table[name].to_numpy().astype(np.int64) for name in ("start", "end", "speaker", "label")
@@ -178,7 +196,9 @@ def collect(
     value = np.where(inverted[row], 1 - value, value)
     if not np.isfinite(value).all():
         name = table["conversation"][int(row[~np.isfinite(value)][0])]
-        raise InputError(f"conversation {name}: the model's outputs are not numbers; look at its features")
+        raise InputError(
+            f"conversation {name}: the model's outputs are NaN or infinite; train the model again"
+        )
 
     mean = np.bincount(row, value, minlength=len(table)) / (end - start)
     offsets = np.append(0, np.cumsum(end - start)).astype(np.int32)
@@ -192,11 +212,11 @@ def _codes(table: pa.Table) -> np.ndarray:
 
 
 def count(collected: pa.Table) -> np.ndarray:
-    """Count a collected table's probabilities between the thresholds.
+    """Count the probabilities of a collected table between the thresholds.
 
     Returns:
-        (tasks, levels, labels, 1 + thresholds) int64: how many frames or events of that task and label have a
-        probability at or above exactly so many thresholds.
+        (tasks, levels, labels, 1 + thresholds) int64. Entry k of the last axis counts the frames or events of
+        that task and label whose probability reaches exactly k of the thresholds.
     """
     class_ = 2 * _codes(collected) + collected["label"].to_numpy()
     lists = collected["probabilities"].combine_chunks()
@@ -213,14 +233,15 @@ def count(collected: pa.Table) -> np.ndarray:
 def f1(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the weighted F1 and label 1's own F1 at each of ``THRESHOLDS``.
 
-    A probability at or above the threshold says 1. The weighted F1 is the mean of the two labels' F1,
-    weighted by how many there are of each.
+    A probability at or above the threshold predicts label 1. The weighted F1 is the mean of the two labels'
+    F1, weighted by their numbers of frames or events.
 
     Args:
         counts: (..., labels, 1 + thresholds) from :func:`count`.
 
     Returns:
-        Two arrays (..., thresholds): NaN where there is nothing to score.
+        Two arrays (..., thresholds): NaN where one of the labels does not occur, so that there is nothing to
+        tell apart.
     """
     above = np.flip(np.cumsum(np.flip(counts, -1), -1), -1)[..., 1:]
     support = counts.sum(-1, keepdims=True)
@@ -229,17 +250,16 @@ def f1(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(invalid="ignore"):
         f1_1 = 2 * true_1 / (2 * true_1 + false_1 + false_0)
         f1_0 = 2 * true_0 / (2 * true_0 + false_1 + false_0)
-        weighted = (support[..., 0, :] * np.nan_to_num(f1_0) + support[..., 1, :] * np.nan_to_num(f1_1)) / (
-            support.sum(-2)
-        )
-    return weighted, np.where(support[..., 1, :] > 0, f1_1, np.nan)
+        weighted = (support[..., 0, :] * f1_0 + support[..., 1, :] * f1_1) / support.sum(-2)
+    both = (support > 0).all(-2)
+    return np.where(both, weighted, np.nan), np.where(both, f1_1, np.nan)
 
 
 def thresholds(counts: np.ndarray) -> np.ndarray:
     """Return the best threshold of each task and level, (tasks, levels) numbers in ``THRESHOLDS``.
 
-    0.5 for shift or hold and where there is nothing to score; for the others the one with the best weighted
-    F1, the lowest of equals.
+    It is 0.5 for shift or hold, and where one of the labels does not occur. For the other tasks it is the
+    threshold with the best weighted F1, the lowest one if several are equally good.
 
     Args:
         counts: (tasks, levels, labels, 1 + thresholds) of a validation set.
@@ -260,25 +280,26 @@ def named(best: np.ndarray) -> dict[str, dict[str, float]]:
 
 
 def numbered(named: dict[str, dict[str, float]]) -> np.ndarray:
-    """Return what :func:`named` was made from.
+    """Return the thresholds that :func:`named` was given.
 
     Raises:
-        ValueError: it was made from nothing of the kind.
+        ValueError: a task or level is missing, or a threshold is not from 0.01 to 0.99.
     """
     try:
         best = np.array([[round(100 * named[task][level]) - 1 for level in LEVELS] for task in TASKS])
     except (KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"no thresholds of every task and level ({error!r})") from error
+        raise ValueError(f"a task or level has no threshold ({error!r})") from error
     if best.min() < 0 or best.max() >= len(THRESHOLDS):
         raise ValueError("a threshold outside 0.01 to 0.99")
     return best
 
 
 def scores(counts: np.ndarray, best: np.ndarray) -> list[dict[str, Any]]:
-    """Return the scores at the thresholds ``best`` of :func:`thresholds`, a row each.
+    """Return the scores at the thresholds ``best`` of :func:`thresholds`, one row each.
 
     Rows have ``metric`` (of ``METRICS``), ``level``, ``value``, ``threshold``, and ``support_0`` and
-    ``support_1``, the numbers of frames or events of each label. A task without any row is left out.
+    ``support_1``, the numbers of frames or events of each label. The value is NaN where one of them is 0; a
+    task without any event is left out.
     """
     weighted, positive = (np.take_along_axis(values, best[..., None], -1)[..., 0] for values in f1(counts))
     support = counts.sum(-1)
@@ -302,6 +323,6 @@ def scores(counts: np.ndarray, best: np.ndarray) -> list[dict[str, Any]]:
 
 
 def majority(support_0: float, support_1: float) -> float:
-    """Return the weighted F1 of always answering with the label that occurs more often."""
-    most, every = max(support_0, support_1), support_0 + support_1
-    return most / every * 2 * most / (most + every) if every else float("nan")
+    """Return the weighted F1 of always predicting the more frequent label; NaN where one does not occur."""
+    most, total = max(support_0, support_1), support_0 + support_1
+    return most / total * 2 * most / (most + total) if min(support_0, support_1) else float("nan")

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FRAME_RATE = 100
-HISTORY_BOUNDS = (6000, 3000, 1000, 500, 0)  # frames before now at which a period of the history ends
+from vap_pipeline.settings.events import FRAME_RATE_HZ
+
+HISTORY_BOUNDS_FRAMES = (6000, 3000, 1000, 500, 0)  # frames before now at which a period of the history ends
 
 
 def frames(duration_s: float) -> int:
@@ -39,7 +40,7 @@ def voice_activity(channel: np.ndarray, start_s: np.ndarray, end_s: np.ndarray, 
 
 def _frame(time_s: np.ndarray) -> np.ndarray:
     # The small term puts 1.15 s, which is 114.99999999999999 frames in floating point, into frame 115.
-    return np.floor(FRAME_RATE * time_s + 1e-6).astype(np.int64)
+    return np.floor(FRAME_RATE_HZ * time_s + 1e-6).astype(np.int64)
 
 
 def activity_history(va: Tensor, before: Tensor | None = None) -> Tensor:
@@ -58,11 +59,11 @@ def activity_history(va: Tensor, before: Tensor | None = None) -> Tensor:
     Returns:
         (..., frames, 5) float32. Swapping the speakers turns h into 1 − h.
     """
-    active = F.pad(va.to(torch.int32).cumsum(-2, dtype=torch.int32), (0, 0, max(HISTORY_BOUNDS), 0))
+    active = F.pad(va.to(torch.int32).cumsum(-2, dtype=torch.int32), (0, 0, max(HISTORY_BOUNDS_FRAMES), 0))
     if before is not None:
         active = active + before.to(active)[..., None, :]
     n = va.shape[-2]
-    up_to = [active.narrow(-2, max(HISTORY_BOUNDS) - bound, n) for bound in HISTORY_BOUNDS]
+    up_to = [active.narrow(-2, max(HISTORY_BOUNDS_FRAMES) - bound, n) for bound in HISTORY_BOUNDS_FRAMES]
     periods = [up_to[0], *(later - earlier for earlier, later in pairwise(up_to))]
     spoken = torch.stack(periods, dim=-2)  # (..., frames, 5, 2)
     total = spoken.sum(-1)

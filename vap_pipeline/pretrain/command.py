@@ -1,0 +1,126 @@
+"""Pretrain an encoder on the speech of corpora and write its card; probe encoders."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from vap_pipeline.artefacts import manifest
+from vap_pipeline.encoders import cpc_weights
+from vap_pipeline.encoders.cpc import Config, CPCEncoder
+from vap_pipeline.io import files
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.pretrain.card import card
+from vap_pipeline.pretrain.loop import pretrain
+from vap_pipeline.pretrain.pitch import log_mel
+from vap_pipeline.pretrain.probe import probe, table
+from vap_pipeline.pretrain.speech import Stretch, digest, stretches
+from vap_pipeline.settings.pretrain import PretrainSettings
+
+SHORTEST_S = 2.0  # of the stretches of speech without a pause that are used
+
+Places = Iterable[tuple[Path, Path]]  # folders of a manifest and of its audio
+
+log = logging.getLogger(__name__)
+
+
+def train_encoder(
+    name: str,
+    places: Places,
+    settings: PretrainSettings,
+    folder: str,
+    *,
+    init: str | None,
+    download: bool,
+    resumed: bool,
+    workers: int | None,
+) -> None:
+    """Train an encoder and write it to ``folder``, with a card that says how good it is.
+
+    Args:
+        name: of the corpora together.
+        init: weights to start from; None for random ones of the sizes in ``settings``.
+        download: fetch the published weights where they are missing.
+        workers: processes that read audio; None for 4 with a GPU and 0 without.
+
+    Raises:
+        InputError: weights, manifests or audio cannot be read, or training fails.
+    """
+    if init:
+        encoder, start = cpc_weights.load(init, download=download)
+    else:
+        try:
+            encoder = cpc_weights.random(settings.seed, Config(**settings.sizes()))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise InputError(f"--width, --dim, --levels, --recurrent: {error}") from error
+        start = {"weights": f"random-seed{settings.seed}"}
+    training, held_back = (_speech(places, split) for split in ("train", "test"))
+    if not training:
+        raise InputError(
+            f"{name}: nobody speaks for {SHORTEST_S:g} s without a pause in the training conversations; "
+            "give other conversations"
+        )
+    sizes = ("width", "dim", "levels", "recurrent")
+    described = {
+        "corpus": name,
+        "start": start,
+        "encoder": asdict(encoder.config),
+        "pretrain": {key: value for key, value in asdict(settings).items() if key not in sizes},
+        "data": {"training": digest(training), "held_back": digest(held_back)},
+    }
+    if workers is None:
+        workers = 4 if torch.cuda.is_available() else 0
+    progress = pretrain(
+        encoder,
+        training,
+        held_back,
+        settings,
+        described,
+        folder,
+        resumed=resumed,
+        workers=workers,
+        track=True,
+    )
+    if PartialState().is_main_process:
+        try:
+            measured = _measure({f"this, {encoder.dim} wide": encoder.cpu()}, held_back, settings.seed)
+        except InputError as error:  # no reason to lose the run
+            measured = f"not measured: {error}\n"
+        files.write(f"{folder}/card.md", card(described, progress, training, held_back, measured).encode())
+        log.info("%s%s", measured, folder)
+
+
+def probe_encoders(weights: list[str], places: Places, split: str, seed: int) -> str:
+    """Return the table of the probes of encoders, as Markdown.
+
+    Args:
+        weights: checkpoints, as :func:`cpc_weights.load` takes them.
+        split: whose speech to probe with: test, train or all.
+        seed: of random weights and probes.
+    """
+    encoders = {name: cpc_weights.load(name, seed)[0] for name in weights}
+    return _measure(encoders, _speech(places, split), seed)
+
+
+def _speech(places: Places, split: str) -> list[Stretch]:
+    found: list[Stretch] = []
+    for folder, audio in places:
+        listed = manifest.read(folder)
+        found += stretches(listed, audio, listed.select(split), SHORTEST_S)
+    return found
+
+
+def _measure(encoders: dict[str, CPCEncoder], held_back: list[Stretch], seed: int) -> str:
+    """The table of the probes, with random weights of each shape and log-mel features beside ``encoders``."""
+    configs = dict.fromkeys(encoder.config for encoder in encoders.values())
+    random = {_shape(config): cpc_weights.random(seed, config) for config in configs or [Config()]}
+    return table(probe({**encoders, **random, "log-mel": log_mel}, held_back, seed))
+
+
+def _shape(config: Any) -> str:
+    levels = f" x {config.nLevelsGRU}" if config.nLevelsGRU > 1 else ""
+    return f"random, {config.hiddenEncoder} and {config.arMode} {config.hiddenGar}{levels}"

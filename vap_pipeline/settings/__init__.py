@@ -1,0 +1,1 @@
+"""Everything that params.yaml may say: one module a section, each a dataclass."""
