@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vap_pipeline.artefacts import manifest, store
-from vap_pipeline.models import network as model
+from vap_pipeline.models import checkpoint, network
 from vap_pipeline.turn_taking.voice_activity import frames, voice_activity
 
 CONVERSATIONS = [
@@ -74,7 +74,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
     torch.manual_seed(0)
     for fold in 0, 1:
         for name in "discrete", "comparative":
-            sizes = model.ModelConfig(model=name, input_dim=8, width=16, layers=1, heads=2, feedforward=16)
+            sizes = network.ModelConfig(model=name, input_dim=8, width=16, layers=1, heads=2, feedforward=16)
             described = {"corpus": "small", "fold": fold, "seed": fold, "store": writer.description}
-            model.save(model.ProjectionModel(sizes), described, str(made.checkpoint(name, fold)))
+            checkpoint.save(network.ProjectionModel(sizes), described, str(made.checkpoint(name, fold)))
     return made

@@ -39,7 +39,7 @@ from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.encoders.cpc import Config
 from vap_pipeline.evaluate.__main__ import main as vap_evaluate
 from vap_pipeline.extract.__main__ import main as vap_extract
-from vap_pipeline.models import network as model
+from vap_pipeline.models import checkpoint
 from vap_pipeline.report.__main__ import main as vap_anova
 from vap_pipeline.train.__main__ import main as vap_train
 
@@ -575,9 +575,9 @@ def test_features_that_are_no_numbers_do_not_choose_thresholds(project, capfd):
     with restored(project):
         path = project / STORE / name / "features/c/0/0"
         path.write_bytes(b"\xff\x7f" * 8_000 + path.read_bytes()[16_000:])
-        network, config = model.load(str(project / CHECKPOINT))
+        network, config = checkpoint.load(str(project / CHECKPOINT))
         config.pop("thresholds", None)  # as a checkpoint of mixed precision, for which they are chosen then
-        model.save(network, config, str(project / CHECKPOINT))
+        checkpoint.save(network, config, str(project / CHECKPOINT))
         assert f"conversation {name}" in ends(COMMANDS["vap-evaluate score"], capfd)
 
 

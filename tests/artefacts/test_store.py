@@ -269,7 +269,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
 def test_claims_between_processes(tmp_path):
     writer = made(tmp_path / "s")
     code = (
-        "import sys, time; from vap_pipeline import store as s\n"
+        "import sys, time; from vap_pipeline.artefacts import store as s\n"
         f"w = s.create({str(tmp_path / 's')!r}, {DESCRIPTION!r})\n"
         "with w.claim('b') as mine: print(mine, flush=True); time.sleep(60)"
     )
@@ -421,7 +421,7 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
 
 def test_two_first_runs_of_different_weights_do_not_mix(tmp_path):
     code = (
-        "import sys; from vap_pipeline import store as s\n"
+        "import sys; from vap_pipeline.artefacts import store as s\n"
         "sys.stdin.readline(); s.create(sys.argv[1], {'dim': int(sys.argv[2])})"
     )
     for i in range(4):

@@ -1,3 +1,4 @@
+import json
 import random
 import shutil
 from pathlib import Path
@@ -5,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import reference
 import torch
 from sklearn.metrics import f1_score
 
@@ -13,9 +15,10 @@ from vap_pipeline.artefacts.store import open_store
 from vap_pipeline.artefacts.windows import Windows, activity, inputs, swap
 from vap_pipeline.evaluate import score
 from vap_pipeline.evaluate.__main__ import main
-from vap_pipeline.models import network as model
+from vap_pipeline.models import checkpoint
+from vap_pipeline.settings.events import PAPER
 from vap_pipeline.turn_taking import projection
-from vap_pipeline.turn_taking.events import EVENTS, find_events
+from vap_pipeline.turn_taking.events import EVENTS, find_events, windows
 from vap_pipeline.turn_taking.scores import METRICS, regions
 
 TASKS = {  # event -> score and label, as the table of the definitions has them
@@ -47,14 +50,14 @@ def one_by_one(
     corpus, name: str, conversations: list[str]
 ) -> tuple[dict[str, list[tuple[int, float]]], float]:
     """Score window by window, frame by frame: labels and probabilities of each score, and the mean loss."""
-    network, config = model.load(str(corpus.checkpoint(name)))
-    windows = Windows(open_store(corpus.store), conversations)
-    drawn = regions(((c, windows.store.va(c)) for c in conversations), config["seed"]).to_pylist()
+    network, config = checkpoint.load(str(corpus.checkpoint(name)))
+    cut = Windows(open_store(corpus.store), conversations)
+    drawn = regions(((c, cut.store.va(c)) for c in conversations), config["seed"]).to_pylist()
     found: dict[str, list[tuple[int, float]]] = {metric: [] for metric in METRICS}
     losses = []
     for swapped in False, True:
-        for i in range(len(windows)):
-            batch = swap(windows.batch([i]), torch.tensor([swapped]))
+        for i in range(len(cut)):
+            batch = swap(cut.batch([i]), torch.tensor([swapped]))
             with torch.no_grad():
                 features, va, history = inputs(batch)
                 logits = network(features, va, history)
@@ -150,7 +153,7 @@ def test_timeline_is_a_stretch_without_gaps(corpus, scored: tuple[str, Path]):
     assert np.allclose(timeline["p_0"].to_numpy() + timeline["p_1"].to_numpy(), 1, atol=1e-5)
     assert np.isnan(timeline["p_bc_0"].to_numpy()).all() == (name == "comparative")
     # Frames 1000 to 1799 of the stretch are those from 200 on of its second window.
-    network, _ = model.load(str(corpus.checkpoint(name)))
+    network, _ = checkpoint.load(str(corpus.checkpoint(name)))
     windows = Windows(open_store(corpus.store), [conversation])
     with torch.no_grad():
         features, activity_, history = inputs(windows.batch([frames[0] // 800 + 1]))
@@ -168,7 +171,7 @@ def test_same_seed_gives_the_same_bytes(corpus, scored: tuple[str, Path], tmp_pa
 
 def test_batch_size_changes_nothing(corpus, scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     name, out = scored
-    monkeypatch.setattr(score, "BATCH", 3)
+    monkeypatch.setattr(score, "BATCH_WINDOWS", 3)
     assert run(corpus, name, tmp_path / out.name) == 0
     a, b = (pq.read_table(path.with_suffix(".events.parquet")) for path in (out, tmp_path / out.name))
     assert a.drop_columns(["probability", "probabilities"]).equals(
@@ -187,7 +190,7 @@ def test_bad_input_gets_one_line(corpus, tmp_path: Path, capsys: pytest.CaptureF
         assert error.startswith("vap-evaluate: error: ") and error.count("\n") == 1
         return error
 
-    assert "--fold 1 was asked for, but this checkpoint is of 0" in refused("--fold", "1")
+    assert "--fold 1 was given, but this checkpoint is of 0" in refused("--fold", "1")
     assert "--model independent" in refused("--model", "independent")
     assert "--device" in refused("--device", "abacus")
     assert str(tmp_path / "no") in refused("--checkpoint", str(tmp_path / "no"))
@@ -195,23 +198,23 @@ def test_bad_input_gets_one_line(corpus, tmp_path: Path, capsys: pytest.CaptureF
     assert str(tmp_path / "no") in refused("--manifest", str(tmp_path / "no"))
 
     other = tmp_path / "checkpoint"
-    network, config = model.load(str(corpus.checkpoint()))
+    network, config = checkpoint.load(str(corpus.checkpoint()))
     config["store"]["encoder"]["name"] = "another encoder"
-    model.save(network, config, str(other))
+    checkpoint.save(network, config, str(other))
     error = refused("--checkpoint", str(other))
     assert "another encoder" in error and "random numbers" in error
     config["store"]["encoder"]["name"] = "random numbers"
     config["data"] = {"validation": "the digest of other conversations"}
-    model.save(network, config, str(other))
+    checkpoint.save(network, config, str(other))
     assert "conversations of fold 0 have changed" in refused("--checkpoint", str(other))
     del config["seed"]
-    model.save(network, config, str(other))
-    assert "'seed'" in refused("--checkpoint", str(other))
+    checkpoint.save(network, config, str(other))
+    assert "does not say seed" in refused("--checkpoint", str(other))
 
     listed = manifest.read(corpus.manifest)
     listed.conversations.append(manifest.Conversation("z", "", 20.0, "test", None))
     manifest.write(listed, tmp_path / "manifest")
-    assert "lacks 1 of the 3 conversations of the test set, such as z" in refused(
+    assert "1 of the 3 conversations of the test set are missing, such as z" in refused(
         "--manifest", str(tmp_path / "manifest")
     )
     listed.conversations = [c for c in listed.conversations if c.split != "test"]
@@ -235,18 +238,56 @@ def test_a_garbled_checkpoint_changes_no_score_silently(corpus, scored, tmp_path
             assert (tmp_path / out.name).read_bytes() == out.read_bytes()
 
 
+def params(tmp_path: Path, events: str) -> tuple[str, str]:
+    """A settings file in which only the events differ from the defaults."""
+    path = tmp_path / "params.yaml"
+    path.write_text(f"small: {{events: {events}}}\n")
+    return "--params", str(path)
+
+
+def test_event_settings_of_a_checkpoint_and_of_its_scores_agree(corpus, scored, tmp_path: Path, capsys):
+    name, out = scored
+    assert json.loads(pq.read_schema(out).metadata[b"event_settings"]) == PAPER.described()
+    other = tmp_path / "fold-0.parquet"
+    # The settings file asks for other events than the checkpoint's: refused, with what differs.
+    assert run(corpus, name, other, *params(tmp_path, "{hs: {pre_offset_shift: 0.5}}")) == 2
+    error = capsys.readouterr().err
+    assert "other event settings (events.hs.pre_offset_shift was 1.0, is 0.5)" in error
+    assert error.count("\n") == 1 and not other.exists()
+    # Other windows than those of training are refused whoever asks for them.
+    assert run(corpus, name, other, "--window-s", "9") == 2
+    assert "other windows (events.window_s was 10.0, is 9.0)" in capsys.readouterr().err
+    # A flag is meant: thresholds are found anew, for these events.
+    assert run(corpus, name, other, "--hs-pre-offset-shift", "0.5") == 0
+    assert json.loads(pq.read_schema(other).metadata[b"event_settings"])["hs"]["pre_offset_shift"] == 0.5
+    counts = {(row["metric"], row["level"]): row["support_1"] for row in pq.read_table(other).to_pylist()}
+    store = open_store(corpus.store)
+    plain = [
+        event
+        for conversation in ("t", "u")
+        for window in windows(torch.from_numpy(store.va(conversation)))
+        for event in reference.find_events(
+            [tuple(frame) for frame in window.tolist()],
+            reference.PAPER | {"hs": reference.PAPER["hs"] | {"pre_offset_shift": 0.5}},
+        )
+    ]
+    shifts = sum(event[0] == "shift" for event in plain)
+    before = {(row["metric"], row["level"]): row["support_1"] for row in pq.read_table(out).to_pylist()}
+    assert counts["f1_hold_shift", "event"] == 2 * shifts >= before["f1_hold_shift", "event"]
+
+
 def test_a_model_must_be_named(capsys: pytest.CaptureFixture[str]):
     assert main(["score", "--corpus", "small"]) == 2
     assert "--model and --fold, or --checkpoint" in capsys.readouterr().err
 
 
 def test_outputs_that_are_no_numbers_are_refused(corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    network, config = model.load(str(corpus.checkpoint()))
+    network, config = checkpoint.load(str(corpus.checkpoint()))
     with torch.no_grad():
         network.head.bias.fill_(torch.nan)
-    model.save(network, config, str(tmp_path / "checkpoint"))
+    checkpoint.save(network, config, str(tmp_path / "checkpoint"))
     assert (
         run(corpus, "discrete", tmp_path / "out.parquet", "--checkpoint", str(tmp_path / "checkpoint")) == 2
     )
-    assert "not numbers" in capsys.readouterr().err
+    assert "NaN or infinite" in capsys.readouterr().err
     assert not (tmp_path / "out.parquet").exists()

@@ -151,7 +151,9 @@ def _thresholds(
             "model again"
         )
     noted = config.get("thresholds") if trained_on == digest and same_events else None
+    if not noted:
+        return best_thresholds(model, validation, config["seed"])
     try:
-        return numbered(noted) if noted else best_thresholds(model, validation, config["seed"])
+        return numbered(noted)
     except ValueError as error:
         raise InputError(f"{folder}: its thresholds are damaged ({error}); train the model again") from error

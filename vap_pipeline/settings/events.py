@@ -131,7 +131,7 @@ class EventSettings(_Lengths):
                 raise InputError(f"settings of events: {message}")
 
     def complete(self) -> "EventSettings":
-        """Return the settings with every ``metric_…`` length of ``hs`` and ``bc`` filled in from ``metric``."""
+        """Return the settings with the ``metric_…`` lengths of ``hs`` and ``bc`` filled in."""
         metric = self.metric
         hs = {
             "metric_pad": metric.pad,
