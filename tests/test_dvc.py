@@ -35,6 +35,7 @@ tiny: &tiny
   folds: [0]
   model: {width: 16, layers: 1, heads: 1, feedforward: 16}
   train: {batch: 2, learning_rate: 1.0e-3, epochs: 6, checks_per_epoch: 1}
+  events: {}
 corpus: *tiny
 launch: python
 """
@@ -97,7 +98,7 @@ def test_killed_and_started_again_and_given_other_audio_and_weights(tmp_path, mo
     kill_when((CHECKPOINT / "history.parquet").exists)  # after the first check of six
     assert {name: places(STORE)[name] for name in done} == done
     said, _ = (run := repro("train")).communicate(timeout=120)
-    assert run.returncode == 0 and "going on at step" in said, said
+    assert run.returncode == 0 and "continuing at step" in said, said
     assert "vap-extract" not in said  # the stage is done
     assert results() == straight
 

@@ -74,7 +74,7 @@ def test_without_a_network_and_with_a_disk_that_fills_up(tmp_path, monkeypatch):
     assert "cannot be fetched" in download and "put it at" in download
     assert "cannot be written (No space left on device)" in full
     assert "cannot be written (Read-only file system)" in read_only
-    assert sum("going on at step" in line for line in said) == 2
+    assert sum("continuing at step" in line for line in said) == 2
     assert (root / "pretrained/encoder.safetensors").is_file()
     assert any("wandb sync" in line for line in said) and list(root.glob("wandb/offline-run-*/*.wandb"))
 

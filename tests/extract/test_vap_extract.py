@@ -462,7 +462,7 @@ def test_a_process_whose_peer_fails_ends_with_a_line(tmp_path, at_fault):
     said = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs] == [2, 2] and "Traceback" not in "".join(said)
     assert "truncated: its header promises" in said[at_fault]
-    assert "error: another of the processes ended early; what it said is above" in said[1 - at_fault]
+    assert "error: another of the processes ended early; its own message is above" in said[1 - at_fault]
 
 
 def test_a_process_whose_peer_is_killed_ends_with_a_line(tmp_path):

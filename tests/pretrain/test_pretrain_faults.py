@@ -12,8 +12,9 @@ from vap_pipeline.encoders.cpc import Config
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.pretrain import loop as pretrain
 from vap_pipeline.pretrain.speech import Stretch
+from vap_pipeline.settings.pretrain import PretrainSettings
 
-FEW = pretrain.PretrainConfig(steps=20, speakers=1, windows=2, negatives=8)
+FEW = PretrainSettings(steps=20, speakers=1, windows=2, negatives=8)
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ def said(speech, folder, held_back=(), config=FEW):
 
 
 def test_of_a_batch(speech, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain.Batches, "_window", lambda *_: torch.full((pretrain.WINDOW,), torch.nan))
+    monkeypatch.setattr(
+        pretrain.Batches, "_window", lambda *_: torch.full((pretrain.WINDOW_SAMPLES,), torch.nan)
+    )
     step, what, speakers = said(speech, tmp_path)
     assert (step, speakers) == ("0", "calls/a/0") and what == "the loss"
 

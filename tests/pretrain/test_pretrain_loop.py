@@ -28,12 +28,13 @@ from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.pretrain import speech
 from vap_pipeline.pretrain.__main__ import main
-from vap_pipeline.pretrain.loop import FRAMES, WINDOW, Batches, Prediction, PretrainConfig, pretrain
+from vap_pipeline.pretrain.loop import WINDOW_SAMPLES, Batches, Prediction, pretrain
+from vap_pipeline.settings.pretrain import WINDOW_FRAMES, PretrainSettings
 
 ROOT = Path(__file__).parents[2]
 OUTPUTS = ("encoder.safetensors", "history.parquet")
 SMALL = Config(8, 8)
-FEW = PretrainConfig(steps=20, speakers=2, windows=2, negatives=8, seed=3)
+FEW = PretrainSettings(steps=20, speakers=2, windows=2, negatives=8, seed=3)
 
 
 def make_calls(root, turn_s):
@@ -81,8 +82,8 @@ def test_the_loss_by_hand():
     torch.manual_seed(0)
     encoder, (speakers, windows, n_negatives, ahead) = cpc_weights.random(1, SMALL), (2, 2, 5, 3)
     model = Prediction(encoder, ahead)
-    audio = torch.randn(speakers, windows, WINDOW) * 0.1
-    negatives = torch.randint(windows * FRAMES, (speakers, n_negatives))
+    audio = torch.randn(speakers, windows, WINDOW_SAMPLES) * 0.1
+    negatives = torch.randint(windows * WINDOW_FRAMES, (speakers, n_negatives))
     negatives[0, 0] = 9  # among the frames to be told, where it must not count against itself
     losses, right = [], []
     with torch.no_grad():
@@ -90,10 +91,10 @@ def test_the_loss_by_hand():
             z = torch.cat([encoder.convolve(audio[s, w][None], State())[0] for w in range(windows)])
             for w in range(windows):
                 c = encoder(audio[s, w][None])[0]
-                for t in range(FRAMES - ahead):
+                for t in range(WINDOW_FRAMES - ahead):
                     for k in range(1, ahead + 1):
                         told = model.maps.weight[(k - 1) * 8 : k * 8] @ c[t] / math.sqrt(8)
-                        true = w * FRAMES + t + k
+                        true = w * WINDOW_FRAMES + t + k
                         wrong = [told @ z[i] for i in negatives[s].tolist() if i != true]
                         exps = torch.stack([told @ z[true], *wrong]).softmax(0)
                         losses.append(-exps[0].log())
@@ -116,15 +117,15 @@ def test_windows_lie_in_one_speakers_speech(tmp_path):
     batches, seen = Batches(mine, config, 0, slice(0, 3)), set()
     for i in range(5):
         batch = batches[i]
-        assert batch.audio.shape == (3, 8, WINDOW) and batch.negatives.shape == (3, 8)
-        assert batch.negatives.min() >= 0 and batch.negatives.max() < 8 * FRAMES
+        assert batch.audio.shape == (3, 8, WINDOW_SAMPLES) and batch.negatives.shape == (3, 8)
+        assert batch.negatives.min() >= 0 and batch.negatives.max() < 8 * WINDOW_FRAMES
         for windows in batch.audio:
             signs = windows.sign().unique().tolist()
             assert len(signs) == 1  # one speaker
             for window in windows:
                 # Scaled by an unknown gain: the first sample's share of the last tells the place.
                 first, last = float(window[0]), float(window[-1])
-                start_s = (WINDOW - 1) / 16_000 * first / (last - first)
+                start_s = (WINDOW_SAMPLES - 1) / 16_000 * first / (last - first)
                 spans = [(s.start_s, s.end_s) for s in mine if s.channel == (signs[0] < 0)]
                 assert any(a - 0.02 <= start_s and start_s + 1.28 <= b + 0.02 for a, b in spans), start_s
                 assert 0.099 < window.abs().max() < 1.001
@@ -246,7 +247,7 @@ def test_stopped_and_killed_it_ends_as_if_nothing_had_been(calls, tmp_path):
         if signum == signal.SIGKILL:
             assert child.returncode == -signum
         else:
-            assert child.returncode == 128 + signum and "--resume to go on" in said.splitlines()[-1]
+            assert child.returncode == 128 + signum and "--resume to continue" in said.splitlines()[-1]
         steps.append(step_of(state))
     assert steps == sorted(steps) and steps[-1] < 40
     assert main(flags(calls, folder, "--resume")) == 0
@@ -330,7 +331,7 @@ def test_a_loss_that_is_no_number_ends_the_run(stretches, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--steps", 0], "steps must be at least 1"),
+        (["--seed", -1], "seed"),
         (["--ahead", 128], "ahead must be below 128"),
         (["--learning-rate", 0], "learning_rate must be positive"),
         (["--recurrent", "CNN"], "arMode is 'CNN'"),
@@ -391,7 +392,7 @@ def test_checkpoints_change_hands_with_the_original_package(tmp_path, config):
 
 def test_gradients_reach_every_weight():
     model = Prediction(CPCEncoder(SMALL), 3)
-    model(torch.randn(1, 2, WINDOW) * 0.1, torch.randint(2 * FRAMES, (1, 4)))[0].backward()
+    model(torch.randn(1, 2, WINDOW_SAMPLES) * 0.1, torch.randint(2 * WINDOW_FRAMES, (1, 4)))[0].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
@@ -400,7 +401,9 @@ def test_other_audio_is_noticed_where_a_run_goes_on(calls, tmp_path, capsys):
     assert main(flags(tmp_path / "other", tmp_path / "out")) == 0
     before = outputs(tmp_path / "out")
     assert main(flags(tmp_path / "other", tmp_path / "out", "--resume")) == 0
-    assert outputs(tmp_path / "out") == before and "starting anew" not in capsys.readouterr().err
+    assert (
+        outputs(tmp_path / "out") == before and "starting from the beginning" not in capsys.readouterr().err
+    )
     path = tmp_path / "other" / "audio" / "c0.wav"
     samples, rate = soundfile.read(path)
     soundfile.write(path, samples[::-1], rate)
@@ -412,5 +415,5 @@ def test_other_audio_is_noticed_where_a_run_goes_on(calls, tmp_path, capsys):
     ]
     again = subprocess.run(run, capture_output=True, text=True, env=os.environ | {"WANDB_MODE": "disabled"})
     assert again.returncode == 0
-    assert "data.training was" in again.stderr and "starting anew" in again.stderr
+    assert "data.training was" in again.stderr and "starting from the beginning" in again.stderr
     assert outputs(tmp_path / "out") != before

@@ -71,12 +71,12 @@ def test_accumulated_gradients_give_the_same_losses(arguments, start, alone, tmp
 def test_two_processes_stopped_and_resumed_give_the_same_losses(arguments, start, alone, tmp_path):
     flags, out = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"], tmp_path / "out"
     status, said = launched(arguments, out, flags, stop_after=out / "history.parquet")
-    assert status != 0 and said.count(f"stopped by SIGTERM; its state is in {out}, start the same") == 1
+    assert status != 0 and said.count(f"stopped by SIGTERM; its state is in {out}; start the same") == 1
     after = said.split("stopped by SIGTERM")[-1]
     assert "vap_pipeline/train/" not in after  # it is the launcher's own
     status, said = launched(arguments, out, flags)
     assert status == 0, said
-    assert "going on at step" in said and said.count("best at step") == 1  # one of the processes speaks
+    assert "continuing at step" in said and said.count("best at step") == 1  # one of the processes speaks
     assert as_alone(arguments, start, alone, out)
 
 
@@ -91,7 +91,9 @@ def test_a_process_whose_peer_could_not_save_ends_in_one_line(arguments, tmp_pat
     errors = [line for line in said.splitlines() if "vap-train: error: " in line]
     assert status != 0 and len(errors) == 2, said
     assert sum("resume.safetensors: cannot be written" in line for line in errors) == 1
-    assert sum("another of the processes ended early; what it said is above" in line for line in errors) == 1
+    assert (
+        sum("another of the processes ended early; its own message is above" in line for line in errors) == 1
+    )
     assert "vap_pipeline/train/" not in said  # any traceback is the launcher's own
 
 
@@ -108,4 +110,4 @@ def test_another_precision_is_another_run(arguments, start, alone, tmp_path):
     assert child.exitcode == 0, errors.read_text()
     flags = ["--num_processes", "1", "--mixed_precision", "bf16"]
     status, said = launched(lambda out, *more: arguments(out, "--epochs", 1, "--resume"), tmp_path, flags)
-    assert status == 0 and "precision was no, is bf16; starting anew" in said, said
+    assert status == 0 and "precision was no, is bf16; starting from the beginning" in said, said

@@ -144,7 +144,7 @@ def test_asked_to_stop(arguments, start, reference, tmp_path, signum, workers):
     assert step_of(folder) == 5
     last = errors.read_text().splitlines()[-1]
     assert signum.name in last and str(folder) in last and "--resume" in last
-    assert "going on at step" in finish(start, arguments(folder), folder, reference)
+    assert "continuing at step" in finish(start, arguments(folder), folder, reference)
 
 
 def signal_at(module, name, signum):
@@ -171,7 +171,7 @@ def test_asked_to_stop_before_the_first_step(arguments, start, tmp_path, module,
     )
     child.join(30)
     assert child.exitcode == 128 + signum
-    last = f"stopped by {signum.name}; nothing was trained yet, start the same command again"
+    last = f"stopped by {signum.name}; nothing was trained yet; start the same command again"
     assert errors.read_text().splitlines()[-1] == last
     assert not (tmp_path / "out").exists()
 
@@ -186,7 +186,7 @@ def test_asked_to_stop_while_it_goes_on(arguments, start, reference, tmp_path):
         child, errors = start([*arguments(folder), "--resume"], before=before)
         child.join(30)
         assert child.exitcode in (130, 143)
-        assert f"its state is in {folder}, start" in errors.read_text().splitlines()[-1]
+        assert f"its state is in {folder}; start" in errors.read_text().splitlines()[-1]
         assert step_of(folder) == 5
     finish(start, arguments(folder), folder, reference)
 
@@ -208,9 +208,12 @@ sys.exit(main())
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_asked_to_stop_while_it_imports(arguments, tmp_path, signum):
     command = [sys.executable, "-c", SIGNALLED, str(int(signum)), *arguments(tmp_path / "out")]
-    run = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    run = subprocess.run(
+        command, stderr=subprocess.PIPE, text=True, timeout=60, cwd=tmp_path, env=environment
+    )
     assert run.returncode == 128 + signum
-    assert run.stderr == f"stopped by {signum.name}; nothing was trained yet, start the same command again\n"
+    assert run.stderr == f"stopped by {signum.name}; nothing was trained yet; start the same command again\n"
 
 
 def test_outputs_that_dvc_deleted_come_back(arguments, start, reference, tmp_path):
@@ -234,13 +237,72 @@ def test_a_state_of_another_run_is_not_gone_on_with(arguments, start, reference,
     child.join()
     assert child.exitcode == 0
     said = finish(start, arguments(folder), folder, reference)
-    assert reason in said and "starting anew" in said
+    assert reason in said and "starting from the beginning" in said
     (kept,) = set(folder.glob("resume.*.safetensors"))
-    assert f"kept as {kept}" in said
+    assert f"it is kept as {kept}" in said
     kept.replace(folder / "resume.safetensors")
     child, errors = start([*arguments(folder, *flags, "--epochs", 1), "--resume"])
     child.join()
     assert child.exitcode == 0 and "complete at step" in errors.read_text()
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())["train"]
+
+
+def test_more_epochs_or_another_patience_continue_the_run(arguments, start, reference, tmp_path):
+    """The result is that of a run with these settings from the start, bit for bit."""
+    folder = tmp_path / "checkpoint"
+    child, _ = start(arguments(folder, "--epochs", 2))
+    child.join()
+    assert child.exitcode == 0 and config_of(folder)["epochs"] == 2
+    said = finish(start, arguments(folder), folder, reference)  # 4 epochs
+    assert "continuing at step 6" in said and "starting" not in said
+    assert config_of(folder)["epochs"] == 4
+
+    patient, impatient = tmp_path / "patient", tmp_path / "impatient"
+    flags = ["--learning-rate", 1e-12, "--epochs", 20]
+    for out, patience in ((impatient, 2), (patient, 4)):
+        child, _ = start(arguments(out, *flags, "--patience", patience))
+        child.join()
+    assert step_of(impatient) == 9 and step_of(patient) == 15  # a check ends an epoch of three steps
+    child, errors = start([*arguments(impatient, *flags, "--patience", 4), "--resume"])
+    child.join()
+    assert "continuing at step 9" in errors.read_text() and outputs(impatient) == outputs(patient)
+
+
+def test_a_new_run_sets_an_unfinished_state_aside(arguments, start, reference, tmp_path):
+    folder = tmp_path / "checkpoint"
+    before = partial(signal_at_step, 5, signal.SIGTERM)
+    child, _ = start(arguments(folder, "--learning-rate", 1), before=before)
+    child.join()
+    state = (folder / "resume.safetensors").read_bytes()
+    child, errors = start(arguments(folder), before=before)
+    child.join()
+    (kept,) = set(folder.glob("resume.*.safetensors"))
+    said = errors.read_text()
+    assert "held the state of another run (train.learning_rate was 1.0, is 0.003)" in said
+    assert f"it is kept as {kept}" in said and kept.read_bytes() == state
+    # One of the same settings starts again, and says how to continue instead.
+    child, errors = start(arguments(folder))
+    child.join()
+    assert f"{folder} holds this run at step 5: starting again; --resume would" in errors.read_text()
+    assert outputs(folder) == reference["outputs"]
+    # A finished run leaves nothing to set aside.
+    child, errors = start(arguments(folder, "--learning-rate", 1, "--epochs", 1))
+    child.join()
+    assert "kept as" not in errors.read_text() and set(folder.glob("resume.*.safetensors")) == {kept}
+
+
+def test_every_check_is_a_line_without_a_terminal(arguments, start, tmp_path):
+    child, errors = start(arguments(tmp_path / "checkpoint"))
+    child.join()
+    said = errors.read_text().splitlines()
+    checks = [line for line in said if line.startswith("step ")]
+    assert len(checks) == 4 and checks[0].startswith("step 3, epoch 1.0: validation loss ")
+    assert "S/H " in checks[0] and "S-pred " in checks[0] and checks[0].endswith("; the best so far")
+    (names,) = [line for line in said if line.startswith("scores: ")]
+    assert "S-pred is f1_predict_shift" in names
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x10\0\0\0\0\0\0\0{}", b"\xff" * 100])

@@ -121,12 +121,12 @@ def _train(args: argparse.Namespace) -> None:
         raise InputError(f"--workers {args.workers}: give 0 or more")
     folder = args.out or f"checkpoints/{name}/cpc"
 
-    def how_to_continue() -> str:
-        from vap_pipeline.runtime.resume import how_to_go_on
+    def message() -> str:
+        from vap_pipeline.runtime.resume import how_to_continue
 
-        return how_to_go_on(folder)
+        return how_to_continue(folder)
 
-    with ending_on_request(how_to_continue) as requests:
+    with ending_on_request(message) as requests:
         from vap_pipeline.pretrain.command import train_encoder
 
         requests.act_at_once()

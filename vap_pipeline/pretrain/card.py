@@ -3,7 +3,7 @@
 from typing import Any
 
 from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
-from vap_pipeline.pretrain.loop import WINDOW, Progress
+from vap_pipeline.pretrain.loop import WINDOW_SAMPLES, Progress
 from vap_pipeline.pretrain.speech import Stretch
 
 
@@ -22,7 +22,7 @@ def card(
         measured: the table of the probes.
     """
     config, sizes = settings["pretrain"], settings["encoder"]
-    heard_h = progress.step * config["speakers"] * config["windows"] * WINDOW / SAMPLE_RATE_HZ / 3600
+    heard_h = progress.step * config["speakers"] * config["windows"] * WINDOW_SAMPLES / SAMPLE_RATE_HZ / 3600
     checks = [row for row in progress.history if "held_back_loss" in row]
     lines = [
         f"# CPC encoder, trained on {settings['corpus']}",

@@ -1,59 +1,48 @@
-"""What a run needs to go on after it was stopped, in one file that is replaced in one piece.
+"""The state of a run, from which it continues after a stop: one file, replaced as a whole.
 
-``resume.safetensors`` holds the tensors (weights, the optimizer's moments) and, as JSON in its header, the
-settings of the run and how far it has come. Nothing in it is a pickle.
+``resume.safetensors`` holds the tensors (weights and the optimizer's moments) and, as JSON in its header, the
+settings and the progress of the run.
 """
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import nn
 
 from vap_pipeline.io import files
-from vap_pipeline.io.tensors import Tensors, digest, parse, unpack
+from vap_pipeline.io.differences import differences
+from vap_pipeline.io.tensors import Tensors, digest, unpack
 
 RESUME = "resume.safetensors"
-
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 
 P = TypeVar("P", bound="Progress")
 
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """How far a run is."""
 
-    step: int = 0  # steps made
+    step: int = 0  # number of steps made
     run_id: str = ""  # in Weights & Biases
-    history: list[dict[str, float]] = field(default_factory=list)  # rows of what was measured
+    history: list[dict[str, float]] = field(default_factory=list)  # rows of measures
+    finished: bool = False
 
-    def parts(self) -> set[str]:
-        """The parts of the state that hold tensors by now."""
-        return {"model", "optimizer"} if self.step else {"model"}
 
-    def check(self, last_step: int) -> None:
-        """Raise ValueError where no run of ``last_step`` steps can have come to this."""
-        for name, default in vars(type(self)()).items():
-            value = getattr(self, name)
-            if type(value) not in ((float, type(None)) if default is None else (type(default),)):
-                raise ValueError(f"{name} is {value!r:.50}")
-        if not 0 <= self.step <= last_step or not re.fullmatch("[0-9a-f]{8}|", self.run_id):
-            raise ValueError(f"step {self.step} of {last_step}, run {self.run_id:.50}")
-        for row in self.history:
-            right = type(row) is dict and all(type(value) in (int, float) for value in row.values())
-            if not right or type(row.get("step")) is not int or not 0 <= row["step"] <= self.step:
-                raise ValueError(f"its history has {row!r:.50}")
+class State(NamedTuple):
+    """A state file: settings and progress of a run, and its tensors by part, such as model and optimizer."""
+
+    settings: dict[str, Any]
+    progress: dict[str, Any]
+    parts: dict[str, Tensors]
 
 
 def save(folder: str, settings: dict[str, Any], progress: Progress, parts: dict[str, Tensors]) -> None:
-    """Replace the state in ``folder``; a kill while saving leaves the one before.
+    """Replace the state in ``folder``; a kill during it leaves the previous one.
 
     Raises:
         InputError: it cannot be written.
@@ -68,97 +57,109 @@ def save(folder: str, settings: dict[str, Any], progress: Progress, parts: dict[
     files.write(f"{folder}/{RESUME}", safetensors.torch.save(tensors, header))
 
 
+def read(folder: str) -> State | None:
+    """Return the state in ``folder``, or None if there is no file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    path = f"{folder}/{RESUME}"
+    if not files.exists(path):
+        return None
+    tensors, header = unpack(files.read(path))
+    if header.pop("sha256", None) != digest(header, tensors):
+        raise ValueError("its checksum is wrong")
+    parts: dict[str, Tensors] = {}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts.setdefault(part, {})[rest] = tensor
+    return State(json.loads(header["settings"]), json.loads(header["progress"]), parts)
+
+
 def load(
     folder: str,
     settings: dict[str, Any],
     kind: type[P],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    check: Callable[[P], None],
+    may_differ: Iterable[str] = (),
 ) -> tuple[P, dict[str, Tensors]] | str:
-    """Put the state in ``folder`` into ``model`` and ``optimizer``; return how far it is and all its tensors.
-
-    Where there is none for a run of these ``settings``, say so in words and change nothing. That of another
-    run, which the new one would replace, is kept under a name of its own.
+    """Put the state in ``folder`` into ``model`` and ``optimizer``.
 
     Args:
-        check: raises ValueError where no run can have come to what the state says.
+        settings: of the run that is to continue.
+        may_differ: settings, such as ``train.epochs``, that need not be those of the state.
+
+    Returns:
+        The progress and all tensors by part; or, where no run of these settings can continue, the reason in
+        words.
+    """
+    path = f"{folder}/{RESUME}"
+    try:
+        state = read(folder)
+        if state is None:
+            return f"no state in {folder}"
+        if changed := differences(state.settings, settings, ignored=may_differ):
+            return f"{path} is of another run ({changed})"
+        progress = kind(**state.progress)
+        model.load_state_dict(state.parts["model"])
+        for name, tensor in state.parts.get("optimizer", {}).items():
+            parameter, key = model.get_parameter(name.rpartition(".")[0]), name.rpartition(".")[2]
+            # AdamW counts its steps in a scalar where the parameter is.
+            optimizer.state[parameter][key] = tensor.to(parameter.device)
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        return f"{path} is damaged ({files.reason(error)})"
+    return progress, state.parts
+
+
+def set_aside(
+    folder: str, settings: dict[str, Any], may_differ: Iterable[str] = (), finished_too: bool = False
+) -> str:
+    """Keep the state of another run, which a new one would overwrite, under a name of its own.
+
+    Args:
+        settings: of the new run.
+        may_differ: settings, such as ``train.epochs``, that do not make it another run.
+        finished_too: keep the state of a finished run as well.
+
+    Returns:
+        What was found and done, in words; empty if there was nothing to keep.
 
     Raises:
         InputError: it cannot be kept.
     """
-    path = f"{folder}/{RESUME}"
-    if not files.exists(path):
-        return f"no state in {folder}"
-    content = files.read(path)
     try:
-        tensors, header = unpack(content)
-        if header.pop("sha256", None) != digest(header, tensors):
-            return f"{path} is damaged (it is not as it was written)"
-        saved, so_far = parse(header["settings"]), json.loads(header["progress"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        return f"{path} is damaged ({error})"
-    if changed := differences(saved, json.loads(json.dumps(settings))):
-        kept = f"{folder}/resume.{hashlib.sha256(header['settings'].encode()).hexdigest()[:8]}.safetensors"
-        files.write(kept, content)
-        return f"{path} is of another run, and kept as {kept}: {changed:.500}"
-    parts: dict[str, Tensors] = {}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts.setdefault(part, {})[rest] = tensor
-    try:
-        progress = kind(**so_far)
-        check(progress)
-        _check_tensors(parts, progress, model)
-    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
-        return f"{path} is damaged ({files.reason(error)})"
-    model.load_state_dict(parts["model"])
-    for name, tensor in parts.get("optimizer", {}).items():
-        parameter, key = model.get_parameter(name.rpartition(".")[0]), name.rpartition(".")[2]
-        # AdamW counts its steps where the parameter lies, as a scalar; the moments lie there anyway.
-        optimizer.state[parameter][key] = tensor.to(parameter.device)
-    return progress, parts
-
-
-def _check_tensors(parts: dict[str, Tensors], progress: Progress, model: nn.Module) -> None:
-    """Raise ValueError unless the tensors are those that a run of ``model`` has kept by now."""
-    weights = model.state_dict()
-    moments = {
-        f"{name}.{key}": torch.zeros(()) if key == "step" else parameter
-        for name, parameter in model.named_parameters()
-        for key in MOMENTS
-    }
-    known = {"model": weights, "best": weights, "optimizer": moments}
-    if parts.keys() != progress.parts():
-        raise ValueError(f"it holds {', '.join(parts)}")
-    for part in parts:
-        tensors = known[part]
-        for name in sorted(parts[part].keys() | tensors.keys()):
-            found, like = parts[part].get(name), tensors.get(name)
-            if found is None or like is None or found.shape != like.shape or found.dtype != like.dtype:
-                raise ValueError(f"its {part} is of another network: {name}")
-            if not torch.isfinite(found).all():
-                raise ValueError(f"its {part} holds no numbers: {name}")
-            # With float16 the scaler leaves out steps.
-            if part == "optimizer" and name.endswith(".step") and not 1 <= float(found) <= progress.step:
-                raise ValueError(f"its optimizer has made {float(found)} of {progress.step} steps")
+        state = read(folder)
+    except (ValueError, KeyError, TypeError):
+        return ""  # damaged: nothing can continue from it
+    if state is None or not state.progress.get("step"):
+        return ""
+    if state.progress.get("finished") and not finished_too:
+        return ""
+    changed = differences(state.settings, settings, ignored=may_differ)
+    if not changed:
+        step = state.progress["step"]
+        return f"{folder} holds this run at step {step}: starting again; --resume would continue it"
+    name = hashlib.sha256(json.dumps(state.settings).encode()).hexdigest()[:8]
+    kept = f"{folder}/resume.{name}.safetensors"
+    files.write(kept, files.read(f"{folder}/{RESUME}"))
+    return f"{folder} held the state of another run ({changed}); it is kept as {kept}"
 
 
 def settings_of(folder: str) -> dict[str, Any]:
-    """Return the settings of the run whose state is in ``folder``; none where there is no such state."""
-    path = f"{folder}/{RESUME}"
+    """Return the settings of the run whose state is in ``folder``; empty if there is no usable state."""
     try:
-        _, header = unpack(files.read(path)) if files.exists(path) else ({}, {})
-        return parse(header["settings"])
+        state = read(folder)
     except (ValueError, KeyError, TypeError):
         return {}
+    return state.settings if state else {}
 
 
-def how_to_go_on(folder: str) -> str:
-    """Return what to say of a run in ``folder`` that was stopped."""
+def how_to_continue(folder: str) -> str:
+    """Return what to tell the user about a stopped run in ``folder``."""
     if files.exists(f"{folder}/{RESUME}"):
-        return f"its state is in {folder}, start the same command with --resume to go on"
-    return "nothing was trained yet, start the same command again"
+        return f"its state is in {folder}; start the same command with --resume to continue"
+    return "nothing was trained yet; start the same command again"
 
 
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
@@ -168,12 +169,3 @@ def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
         for name, parameter in model.named_parameters()
         for key, value in optimizer.state[parameter].items()
     }
-
-
-def differences(saved: Any, wanted: Any, name: str = "") -> str:
-    """Say in words what differs between two nests of settings; empty where nothing does."""
-    if isinstance(saved, Mapping) and isinstance(wanted, Mapping):
-        keys = sorted(saved.keys() | wanted.keys())
-        found = [differences(saved.get(key), wanted.get(key), f"{name}.{key}".lstrip(".")) for key in keys]
-        return ", ".join(each for each in found if each)
-    return "" if saved == wanted else f"{name} was {saved}, is {wanted}"

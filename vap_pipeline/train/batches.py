@@ -1,4 +1,4 @@
-"""Which windows a step trains on, and their way from the store to the device."""
+"""Which windows a step trains on, and reading them from the store onto the device."""
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -15,20 +15,25 @@ from vap_pipeline.runtime.signals import leave_to_main
 
 @dataclass(frozen=True)
 class Plan:
-    """The global batches of a run: a function of the step, with nothing to remember between two of them.
+    """The global batches of a run: a function of the step, with no state to keep between steps.
 
-    An epoch is a permutation of all windows, made from the run's seed and the epoch; its last batch is short
-    where the batch does not divide the windows.
+    An epoch is a permutation of all windows, made from the run's seed and the epoch. Its last batch is short
+    if the batch size does not divide the number of windows.
     """
 
     windows: int
     batch: int
     swap: float  # probability
     seed: int
+    checks_per_epoch: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.windows // self.batch)
+
+    def checks_by(self, step: int) -> int:
+        """Return how many validation checks are due by a step; an epoch ends with one."""
+        return step * min(self.checks_per_epoch, self.steps_per_epoch) // self.steps_per_epoch
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the windows of a step, (batch,) int64, and whether each has its speakers swapped, bool."""
@@ -45,7 +50,7 @@ def _epoch(windows: int, swap: float, seed: int, epoch: int) -> tuple[np.ndarray
 
 
 class Piece(NamedTuple):
-    """What one process computes at once of a global batch: (n,) windows, and their share of the batch."""
+    """The part of a global batch that a process computes at once: (n,) windows, and their share of it."""
 
     windows: np.ndarray
     swapped: np.ndarray
@@ -53,10 +58,10 @@ class Piece(NamedTuple):
 
 
 def pieces(index: np.ndarray, swapped: np.ndarray, n: int) -> list[Piece]:
-    """Cut a global batch into n pieces that differ in size by one window at most.
+    """Cut a global batch into n pieces whose sizes differ by one window at most.
 
-    Processes step together, so all need a piece: where there are fewer windows than pieces, the others get
-    the first window with weight 0.
+    Processes step together, so every process needs a piece: if there are fewer windows than pieces, the
+    others get the first window with weight 0.
     """
     cut = zip(np.array_split(index, n), np.array_split(swapped, n), strict=True)
     return [
@@ -65,20 +70,20 @@ def pieces(index: np.ndarray, swapped: np.ndarray, n: int) -> list[Piece]:
 
 
 def read(
-    windows: Windows, plan: Callable[[], Iterator[Piece]], workers: int, device: torch.device
+    windows: Windows, schedule: Callable[[], Iterator[Piece]], workers: int, device: torch.device
 ) -> Generator[tuple[Piece, Batch], None, None]:
-    """Read the windows of each piece of ``plan`` onto ``device``, ahead of time in ``workers`` processes.
+    """Read the windows of each piece of ``schedule`` onto ``device``, ahead of time in ``workers`` processes.
 
-    Close it (``contextlib.closing``): the processes end with it.
+    Close it (``contextlib.closing``) to end these processes.
     """
     loader: DataLoader[Batch] = DataLoader(
         windows,  # type: ignore[arg-type]  # its __getitem__ takes a whole batch
-        sampler=(piece.windows for piece in plan()),
+        sampler=(piece.windows for piece in schedule()),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=leave_to_main,
-        generator=torch.Generator(),  # else it would draw from the one that was seeded for the step's dropout
+        generator=torch.Generator(),  # else it would draw from the one that is seeded for the step's dropout
         pin_memory=device.type == "cuda",
     )
-    for piece, batch in zip(plan(), loader, strict=True):
+    for piece, batch in zip(schedule(), loader, strict=True):
         yield piece, {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

@@ -1,8 +1,7 @@
-"""The state of a training run, in one file that is replaced in one piece, and what the run publishes of it.
+"""Where a training run stands, and what it publishes for later stages.
 
-``resume.safetensors`` holds all that the run needs to go on: the weights now, the optimizer's moments, the
-best weights so far, and, as JSON in the header, the step, early stopping and the history. What later stages
-read is made from it, so nothing is lost where DVC deletes those files before it starts the run again.
+The state of the run (:mod:`vap_pipeline.runtime.resume`) also holds the best weights and the history, from
+which the published files can be made again.
 """
 
 from dataclasses import dataclass, field
@@ -10,14 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from torch import nn
 
 from vap_pipeline.io import files, parquet
 from vap_pipeline.io.tensors import Tensors
-from vap_pipeline.models.checkpoint import save as save_model
+from vap_pipeline.models import checkpoint
 from vap_pipeline.models.network import ModelConfig, ProjectionModel
 from vap_pipeline.runtime import resume
-from vap_pipeline.turn_taking.scores import METRICS, numbered
+from vap_pipeline.turn_taking.scores import METRICS
 
 MEASURES = ("training_loss", "gradient_norm", "learning_rate", "validation_loss", *METRICS)
 HISTORY = pa.schema(
@@ -27,61 +25,31 @@ HISTORY = pa.schema(
 
 @dataclass
 class Progress(resume.Progress):
-    """Where a run stands. ``history`` has a row per check and per ten steps, and columns of ``HISTORY``."""
+    """How far a run is. ``history`` has a row per check and per ten steps, with columns of ``HISTORY``."""
 
-    checks: int = 0  # validation checks made
+    checks: int = 0  # number of validation checks made
     best_check: int = 0
     best_row: int = 0  # of the history
     best_quality: float | None = None  # S/H weighted F1 of the best check
     thresholds: dict[str, dict[str, float]] = field(default_factory=dict)  # of the best check's scores
-    logged: int = 0  # the step of the last row with a training loss
+    logged: int = 0  # step of the last row with a training loss
     loss_sum: float = 0.0  # over the steps since that row
     norm_sum: float = 0.0
-    finished: bool = False
-
-    def parts(self) -> set[str]:
-        """The parts of the state that hold tensors by now."""
-        return super().parts() | ({"best"} if self.checks else set())
-
-    def check(self, last_step: int) -> None:
-        """Raise ValueError where no run of ``last_step`` steps can have come to this."""
-        super().check(last_step)
-        if not 0 <= self.best_row < max(len(self.history), 1) or not 0 <= self.logged <= self.step:
-            raise ValueError(f"row {self.best_row} of {len(self.history)}, step {self.logged} of {self.step}")
-        if not 0 <= self.best_check <= self.checks <= self.step or bool(self.best_check) != bool(self.checks):
-            raise ValueError(f"check {self.best_check} of {self.checks}")
-        checks = sum("validation_loss" in row for row in self.history)
-        if self.checks != checks or self.finished > bool(checks):
-            raise ValueError(f"{self.checks} checks, of which its history has {checks}")
-        if checks and (self.best_quality is None or "validation_loss" not in self.history[self.best_row]):
-            raise ValueError(f"its best check is row {self.best_row} of its history")
-        pa.Table.from_pylist(self.history, HISTORY)
-        if self.thresholds:
-            numbered(self.thresholds)
-
-
-def save(
-    folder: str,
-    settings: dict[str, Any],
-    progress: Progress,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    best: Tensors,
-) -> None:
-    """Replace the state in ``folder``; a kill while saving leaves the one before."""
-    parts = {"model": model.state_dict(), "best": best, "optimizer": resume.moments(model, optimizer)}
-    resume.save(folder, settings, progress, parts)
 
 
 def publish(
     folder: str, settings: dict[str, Any], progress: Progress, sizes: ModelConfig, best: Tensors
 ) -> None:
-    """Write what later stages read: the best model so far, what describes it, and the history."""
+    """Write the best model so far, its description, and the history, for later stages.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
     if best:
         with torch.device("meta"):
             model = ProjectionModel(sizes)
         model.load_state_dict(best, assign=True)
         described = {"best": progress.history[progress.best_row], "thresholds": progress.thresholds}
-        save_model(model, settings | described, folder)
+        checkpoint.save(model, settings | described, folder)
     history = pa.Table.from_pylist(progress.history, HISTORY)
     files.write(f"{folder}/history.parquet", parquet.encode(history))

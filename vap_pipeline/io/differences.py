@@ -1,0 +1,22 @@
+"""What differs between two nests of settings, in words."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def differences(found: Any, wanted: Any, name: str = "", ignored: Iterable[str] = ()) -> str:
+    """Return the differences, such as ``train.seed was 1, is 2``; empty if there are none.
+
+    Args:
+        found, wanted: nests of mappings, compared as JSON writes them (a tuple is a list).
+        name: the place of the two in a larger nest.
+        ignored: places, such as ``train.epochs``, that may differ.
+    """
+    if name in ignored:
+        return ""
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        keys = sorted(found.keys() | wanted.keys())
+        parts = (differences(found.get(k), wanted.get(k), f"{name}.{k}".lstrip("."), ignored) for k in keys)
+        return ", ".join(part for part in parts if part)
+    return "" if json.dumps(found) == json.dumps(wanted) else f"{name} was {found}, is {wanted}"
