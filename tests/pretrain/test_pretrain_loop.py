@@ -200,7 +200,7 @@ def test_the_same_seed_gives_the_same_weights_and_init_goes_on(calls, tmp_path, 
     on = pq.read_table(tmp_path / "on" / "history.parquet").to_pylist()
     assert on[0]["held_back_loss"] < history[0]["held_back_loss"]
     assert main(flags(calls, tmp_path / "on", "--init", out / "encoder.safetensors", "--width", 9)) == 2
-    assert "the sizes are those of" in capsys.readouterr().err
+    assert "has sizes of its own" in capsys.readouterr().err
 
 
 def test_readers_change_nothing(calls, tmp_path):
@@ -247,7 +247,8 @@ def test_stopped_and_killed_it_ends_as_if_nothing_had_been(calls, tmp_path):
         if signum == signal.SIGKILL:
             assert child.returncode == -signum
         else:
-            assert child.returncode == 128 + signum and "--resume to continue" in said.splitlines()[-1]
+            assert child.returncode == 128 + signum, said
+            assert "--resume to continue" in said.splitlines()[-1]
         steps.append(step_of(state))
     assert steps == sorted(steps) and steps[-1] < 40
     assert main(flags(calls, folder, "--resume")) == 0
@@ -331,15 +332,14 @@ def test_a_loss_that_is_no_number_ends_the_run(stretches, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--seed", -1], "seed"),
-        (["--ahead", 128], "ahead must be below 128"),
-        (["--learning-rate", 0], "learning_rate must be positive"),
-        (["--recurrent", "CNN"], "arMode is 'CNN'"),
+        (["--ahead", 128], "--ahead is '128'; it must be at least 1 and less than 128"),
+        (["--learning-rate", 0], "--learning-rate is "),
+        (["--recurrent", "CNN"], "--recurrent is 'CNN'; it must be one of LSTM, GRU, RNN"),
         (["--init", "nowhere.pt"], "nowhere.pt: no such weights"),
         (["--audio", "nowhere"], "nowhere/c"),
         (["--workers", -1], "--workers -1"),
-        (["--seed", 10**20], "seed is 100000000000000000000"),
-        (["--learning-rate", "inf"], "learning_rate must be positive"),
+        (["--seed", 10**20], "--seed is '100000000000000000000'"),
+        (["--learning-rate", "inf"], "--learning-rate is "),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(calls, tmp_path, capsys, more, said):

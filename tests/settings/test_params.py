@@ -132,7 +132,7 @@ def test_a_corpus_without_a_section_has_the_defaults_and_says_so(tmp_path, caplo
     path = tmp_path / "params.yaml"
     path.write_text("switchbord: {train: {epochs: 3}}\ncorpus: {name: tiny}\n")
     assert read_corpus(path, "switchboard").train == TrainSettings()
-    assert "no section 'switchboard', so the defaults hold; did you mean 'switchbord'?" in caplog.text
+    assert "no section 'switchboard' (did you mean 'switchbord'?), so the defaults hold" in caplog.text
 
 
 def test_without_a_file(tmp_path, monkeypatch):
@@ -172,8 +172,8 @@ def test_every_setting_has_a_flag_that_overrides_it(section):
             betas=(0.8, 0.99), epochs=7
         )
         for wrong in (["--epochs", "0"], ["--epochs", "x"], ["--swap", "2"]):
-            with pytest.raises(SystemExit):
-                parser.parse_args(wrong)
+            with pytest.raises(InputError, match=f"{wrong[0]} is '{wrong[1]}'; it must be"):
+                given_flags(parser.parse_args(wrong), section)
 
 
 def test_the_shipped_settings_are_read():

@@ -110,4 +110,4 @@ def test_another_precision_is_another_run(arguments, start, alone, tmp_path):
     assert child.exitcode == 0, errors.read_text()
     flags = ["--num_processes", "1", "--mixed_precision", "bf16"]
     status, said = launched(lambda out, *more: arguments(out, "--epochs", 1, "--resume"), tmp_path, flags)
-    assert status == 0 and "precision was no, is bf16; starting from the beginning" in said, said
+    assert status == 0 and "(precision was no, is bf16) is kept as" in said, said

@@ -239,7 +239,7 @@ def test_a_state_of_another_run_is_not_gone_on_with(arguments, start, reference,
     said = finish(start, arguments(folder), folder, reference)
     assert reason in said and "starting from the beginning" in said
     (kept,) = set(folder.glob("resume.*.safetensors"))
-    assert f"it is kept as {kept}" in said
+    assert f"is kept as {kept}" in said
     kept.replace(folder / "resume.safetensors")
     child, errors = start([*arguments(folder, *flags, "--epochs", 1), "--resume"])
     child.join()
@@ -281,8 +281,8 @@ def test_a_new_run_sets_an_unfinished_state_aside(arguments, start, reference, t
     child.join()
     (kept,) = set(folder.glob("resume.*.safetensors"))
     said = errors.read_text()
-    assert "held the state of another run (train.learning_rate was 1.0, is 0.003)" in said
-    assert f"it is kept as {kept}" in said and kept.read_bytes() == state
+    assert f"the state of another run in {folder} (train.learning_rate was 1.0, is 0.003)" in said
+    assert f"is kept as {kept}" in said and kept.read_bytes() == state
     # One of the same settings starts again, and says how to continue instead.
     child, errors = start(arguments(folder))
     child.join()

@@ -71,7 +71,7 @@ def test_damaged_thresholds_get_one_line(trained, tmp_path, capsys, damage):
     capsys.readouterr()
     assert evaluate([*trained, "--out", str(tmp_path / "out.parquet")]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "its thresholds: " in last and "train the model again" in last
+    assert "its thresholds are damaged" in last and "train the model again" in last
     assert not (tmp_path / "out.parquet").exists()
 
 

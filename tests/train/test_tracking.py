@@ -1,4 +1,4 @@
-"""The log in Weights & Biases: no prompt, one run through --resume, and no server that ends or long delays a run."""
+"""The log in Weights & Biases: no prompt, one run through --resume, and no server that holds up a run."""
 
 import os
 import pty
@@ -8,9 +8,9 @@ import sys
 import time
 
 import pytest
-import wandb
 from accelerate import Accelerator
 
+import wandb
 from vap_pipeline.runtime import tracking
 
 SETTINGS = {"corpus": "tiny", "fold": 3, "model": {"model": "discrete"}, "train": {"learning_rate": 0.125}}
@@ -105,8 +105,13 @@ def test_a_server_that_does_not_answer_costs_its_timeout_and_loses_nothing(
     assert "`wandb sync` sends it" in caplog.text
 
 
+def places():
+    """Where wandb writes, for a child of a server that was started elsewhere."""
+    return {name: os.environ[name] for name in os.environ if name == "HOME" or name.startswith("WANDB_")}
+
+
 def test_disabled_logs_nothing(arguments, start, home):
-    child, errors = start(arguments(home / "out", "--epochs", 1), WANDB_MODE="disabled", HOME=str(home))
+    child, errors = start(arguments(home / "out", "--epochs", 1), **(places() | {"WANDB_MODE": "disabled"}))
     child.join()
     assert child.exitcode == 0, errors.read_text()
     assert not list(home.glob("wandb*"))
@@ -114,7 +119,7 @@ def test_disabled_logs_nothing(arguments, start, home):
 
 def test_the_command_logs_its_history_as_one_run_through_resume(arguments, start, home):
     for flags in (["--epochs", 1], ["--epochs", 2, "--resume"]):
-        child, errors = start(arguments(home / "out", *flags), WANDB_MODE="offline", HOME=str(home))
+        child, errors = start(arguments(home / "out", *flags), **(places() | {"WANDB_MODE": "offline"}))
         child.join()
         assert child.exitcode == 0, errors.read_text()
         assert "wandb" not in errors.read_text()
@@ -130,10 +135,7 @@ def test_training_with_a_server_that_does_not_answer(arguments, start, home):
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         keyed = {"WANDB_MODE": "online", "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": url}
-        places = {
-            name: os.environ[name] for name in os.environ if name == "HOME" or name.startswith("WANDB_")
-        }
-        child, errors = start(arguments(home / "out"), **(places | keyed | {"WANDB_INIT_TIMEOUT": "2"}))
+        child, errors = start(arguments(home / "out"), **(places() | keyed | {"WANDB_INIT_TIMEOUT": "2"}))
         child.join(60)
         assert child.exitcode == 0, errors.read_text()
     assert "`wandb sync` sends it" in errors.read_text()

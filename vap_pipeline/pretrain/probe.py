@@ -202,6 +202,8 @@ def _across(
 
 def _predict(probe: Probe, x: Tensor, y: Tensor, others: Tensor) -> np.ndarray:
     """Fit a probe on x (n, dim) and y (n,), and return its predictions for others (m, dim)."""
+    if len(y.unique()) == 1:  # no regression can be fitted
+        return np.full(len(others), y[0])
     pipeline = make_pipeline(StandardScaler(), probe(len(x)))
     return pipeline.fit(x.numpy(), y.numpy()).predict(others.numpy())
 

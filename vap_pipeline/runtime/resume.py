@@ -99,8 +99,8 @@ def load(
         state = read(folder)
         if state is None:
             return f"no state in {folder}"
-        if changed := differences(state.settings, settings, ignored=may_differ):
-            return f"{path} is of another run ({changed})"
+        if differences(state.settings, settings, ignored=may_differ):
+            return f"{path} is of another run"
         progress = kind(**state.progress)
         model.load_state_dict(state.parts["model"])
         for name, tensor in state.parts.get("optimizer", {}).items():
@@ -143,7 +143,7 @@ def set_aside(
     name = hashlib.sha256(json.dumps(state.settings).encode()).hexdigest()[:8]
     kept = f"{folder}/resume.{name}.safetensors"
     files.write(kept, files.read(f"{folder}/{RESUME}"))
-    return f"{folder} held the state of another run ({changed}); it is kept as {kept}"
+    return f"the state of another run in {folder} ({changed}) is kept as {kept}"
 
 
 def settings_of(folder: str) -> dict[str, Any]:

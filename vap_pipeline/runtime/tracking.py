@@ -5,10 +5,12 @@ at the start and ``FINISH_TIMEOUT_S`` at the end; ``wandb sync`` sends later wha
 """
 
 import logging
+import netrc
 import os
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from accelerate import Accelerator
 
@@ -47,22 +49,19 @@ def start(accelerator: Accelerator, settings: dict[str, Any], name: str, run_id:
         ),
     }
 
-    def begin(mode: str | None) -> None:
-        accelerator.trackers.clear()
-        project = os.environ.get("WANDB_PROJECT", PROJECT)
-        accelerator.init_trackers(project, settings, {"wandb": options | {"mode": mode}})
-
-    if not accelerator.is_main_process:
-        return begin(None)
-    if os.environ.get("WANDB_MODE") is None and not _has_key():
-        return begin("offline")
-    try:
-        begin(None)
-    except Exception as error:  # wandb has many for a server that does not answer
-        reason = " ".join(str(error).split())
-        log.info("Weights & Biases: %s; the log is kept offline, and `wandb sync` sends it", reason)
-        wandb.teardown()  # or it goes on trying
-        begin("offline")
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    needs_key = os.environ.get("WANDB_MODE") is None
+    for mode in ["offline"] if needs_key and not _has_key() else [None, "offline"]:
+        try:
+            accelerator.init_trackers(project, settings, {"wandb": options | {"mode": mode}})
+            return
+        except Exception as error:  # wandb has many for a server that does not answer
+            reason = " ".join(str(error).split())
+            if mode is None:
+                reason += "; the log is kept offline, and `wandb sync` sends it"
+            log.info("Weights & Biases: %s", reason)
+            accelerator.trackers.clear()
+            wandb.teardown()  # or it goes on trying
 
 
 def log_checkpoint(accelerator: Accelerator, folder: str) -> None:
@@ -86,9 +85,13 @@ def finish(accelerator: Accelerator) -> None:
 
 
 def _has_key() -> bool:
+    """Whether there is an API key. (``wandb.login`` would wait for a server that does not answer.)"""
     import wandb
 
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(wandb.Settings().base_url).hostname or ""
     try:
-        return bool(wandb.login(prompt=False, timeout=1))
-    except Exception:  # a key of the wrong form
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
         return False

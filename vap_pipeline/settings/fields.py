@@ -119,12 +119,11 @@ def add_flags(parser: argparse.ArgumentParser, section: type[Section], title: st
         options: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         if kind is not bool:
             options = {
-                "type": _reader(owner, each),
                 "metavar": "N" if kind in (int, float) or get_origin(kind) is tuple else "TEXT",
                 "nargs": len(get_args(kind)) if get_origin(kind) is tuple else None,
             }
         group.add_argument(
-            "--" + "-".join(path).replace("_", "-"),
+            _flag(path),
             dest=".".join((section.NAME, *path)),
             help=each.metadata["help"] + _shown(each),
             default=None,
@@ -133,9 +132,17 @@ def add_flags(parser: argparse.ArgumentParser, section: type[Section], title: st
 
 
 def given_flags(args: argparse.Namespace, section: type[Section]) -> dict[tuple[str, ...], Any]:
-    """Return the values of the flags of :func:`add_flags` that the user gave, by path in the section."""
-    values = {path: getattr(args, ".".join((section.NAME, *path))) for path, _, _ in _leaves(section)}
-    return {path: value for path, value in values.items() if value is not None}
+    """Return the values of the flags of :func:`add_flags` that the user gave, by path in the section.
+
+    Raises:
+        InputError: a value has the wrong type or is out of range.
+    """
+    given = {}
+    for path, owner, each in _leaves(section):
+        value = getattr(args, ".".join((section.NAME, *path)))
+        if value is not None:
+            given[path] = _converted(owner, each, value, _flag(path))
+    return given
 
 
 def override(section: S, flags: dict[tuple[str, ...], Any]) -> S:
@@ -147,7 +154,7 @@ def override(section: S, flags: dict[tuple[str, ...], Any]) -> S:
     changes: dict[str, Any] = {}
     for path, value in flags.items():
         if len(path) == 1:
-            changes[path[0]] = tuple(value) if isinstance(value, list) else value
+            changes[path[0]] = value
         else:
             inner = changes.get(path[0], getattr(section, path[0]))
             changes[path[0]] = replace(inner, **{path[1]: value})
@@ -162,6 +169,10 @@ def unknown(key: str, known: Iterable[str], where: str) -> InputError:
 def _nearest(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, 1, 0.6)
     return (f"did you mean '{near[0]}'? " if near else "") + f"known are {', '.join(known)}"
+
+
+def _flag(path: tuple[str, ...]) -> str:
+    return "--" + "-".join(path).replace("_", "-")
 
 
 def _leaves(section: type[Section]) -> Iterator[tuple[tuple[str, ...], type[Section], Field[Any]]]:
@@ -246,21 +257,6 @@ def _placed(kind: Any, value: Any, base: Path) -> Any:
         path = base / Path(value).expanduser()
         return str(path) if path.exists() or "/" in value else value
     return value
-
-
-def _reader(section: type[Section], field_: Field[Any]) -> Any:
-    """Return what reads a field, or one item of a tuple, from the text of a flag."""
-    kind = _kind(section, field_)
-
-    def read(text: str) -> Any:
-        try:
-            if get_origin(kind) is tuple:
-                return _as(get_args(kind)[0], text)
-            return _converted(section, field_, text, "it")
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error) or f"{text!r} is not {_name(kind)}") from error
-
-    return read
 
 
 def _name(kind: Any) -> str:

@@ -55,8 +55,8 @@ def _section(path: Path, name: str | None) -> Any:
         return selected  # written at `corpus:` itself
     if section is None:
         near = difflib.get_close_matches(name, [key for key in params if key not in TOP_LEVEL], 1, 0.8)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        log.info("%s: no section '%s', so the defaults hold%s", path, name, hint)
+        if near:
+            log.info("%s: no section '%s' (did you mean '%s'?), so the defaults hold", path, name, near[0])
         section = {}
     return {"name": name} | section if isinstance(section, dict) else section
 

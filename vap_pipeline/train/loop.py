@@ -27,7 +27,7 @@ from vap_pipeline.train.batches import Piece, Plan, pieces, read
 from vap_pipeline.train.progress import Progress, publish
 from vap_pipeline.train.validation import NotANumber, Validation
 from vap_pipeline.turn_taking import projection
-from vap_pipeline.turn_taking.published import COLUMNS
+from vap_pipeline.turn_taking.published import TASK_COLUMNS
 
 LOG_EVERY_STEPS = 10  # in a row of the history; fewer before a validation check
 SAVE_EVERY_S = 300.0  # between two states, if no validation check comes before
@@ -211,8 +211,10 @@ def _check(
         # Evaluation scores in full precision, so thresholds of another precision are of no use to it.
         progress.thresholds = measured.thresholds if run.accelerator.mixed_precision == "no" else {}
     if progress.checks == 1:
-        log.info("scores: %s", ", ".join(f"{column} is {metric}" for column, metric in COLUMNS.items()))
-    shown = [f"{column} {measures[metric]:.3f}" for column, metric in COLUMNS.items() if metric in measures]
+        log.info("scores: %s", ", ".join(f"{column} is {metric}" for column, metric in TASK_COLUMNS.items()))
+    shown = [
+        f"{column} {measures[metric]:.3f}" for column, metric in TASK_COLUMNS.items() if metric in measures
+    ]
     log.info(
         "step %d, epoch %.1f: validation loss %.3f, %s%s",
         progress.step,
