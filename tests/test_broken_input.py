@@ -33,7 +33,7 @@ import yaml
 from made import content, corpus, sphere
 
 from vap_pipeline.artefacts import manifest
-from vap_pipeline.artefacts.store import SHARD
+from vap_pipeline.artefacts.store import SHARD_FRAMES
 from vap_pipeline.corpora.__main__ import main as vap_manifest
 from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.encoders.cpc import Config
@@ -438,7 +438,7 @@ def forge_array(codec: dict | None) -> Callable[[Path], None]:
         metadata = json.loads(path.read_bytes())
         metadata["shape"][0] = 10**12
         # Without another codec, all of the metadata is as if the frames were there.
-        metadata["chunk_grid"]["configuration"]["chunk_shape"][0] = 10**12 if codec else SHARD
+        metadata["chunk_grid"]["configuration"]["chunk_shape"][0] = 10**12 if codec else SHARD_FRAMES
         if codec:
             metadata["codecs"] = [{"name": "bytes", "configuration": {"endian": "little"}}, codec]
             (path.parent / "c/0/0").write_bytes(gzip.compress(bytes(10**8)))

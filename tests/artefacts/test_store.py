@@ -119,7 +119,7 @@ def made(path, frames=1_500, names=("a",)):
 
 def test_what_differs_is_said(tmp_path):
     made(tmp_path / "s")
-    with pytest.raises(InputError, match=r"encoder.sha256 is 'ab', expected 'cd'; dim is 8, expected 9"):
+    with pytest.raises(InputError, match=r"dim was 8, is 9, encoder.sha256 was ab, is cd"):
         stores.open_store(tmp_path / "s", {"encoder": {"name": "cpc", "sha256": "cd"}, "dim": 9})
     with pytest.raises(InputError, match=r"frame_rate is 100, expected 50"):
         stores.create(tmp_path / "s", {**DESCRIPTION, "frame_rate": 50})
@@ -155,7 +155,7 @@ def test_what_is_no_store_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a\0b"])
 def test_a_name_cannot_lead_out_of_the_store(tmp_path, name):
     writer = made(tmp_path / "s")
-    with pytest.raises(InputError, match="no name for a conversation"):
+    with pytest.raises(InputError, match="cannot be the name of a conversation"):
         writer.write(name, *arrays(10))
     assert [p.name for p in tmp_path.iterdir()] == ["s"] and writer.conversations == []
 
@@ -202,7 +202,7 @@ def test_damaged_shards_are_refused(tmp_path):
         (good[:-1], "does not hold the 1500 frames"),
         (good + b"\0", "does not hold the 1500 frames"),
         (b"", "does not hold"),
-        (swapped, "do not lie one after the other"),
+        (swapped, "do not follow each other"),
     ]:
         shard.write_bytes(bad)
         with pytest.raises(InputError, match=said):
@@ -238,8 +238,8 @@ def test_blocks_of_any_length_make_the_same_files(lengths):
     """With shards of 600 frames and chunks of 100, so that small arrays cross many of their borders."""
     features, va = arrays(sum(lengths) + 1)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(stores, "CHUNK", 100)
-        patch.setattr(stores, "SHARD", 600)
+        patch.setattr(stores, "CHUNK_FRAMES", 100)
+        patch.setattr(stores, "SHARD_FRAMES", 600)
         writer = stores.create(folder, DESCRIPTION)
         writer.write("blocks", np.split(features, np.cumsum(lengths)), va)
         writer.write("whole", features, va)
@@ -281,13 +281,14 @@ def test_claims_between_processes(tmp_path):
         assert mine
     other.kill()  # a killed process holds nothing
     other.communicate()
-    leftover = tmp_path / "s/.partial/b" / files.own_name() / "new"
+    leftover = tmp_path / "s/.partial" / files.own_name().replace(str(os.getpid()), str(other.pid)) / "new"
     leftover.mkdir(parents=True)
     (leftover / "rubbish").write_text("half a file")
     with writer.claim("b", wait=False) as mine:
         assert mine
         writer.write("b", *arrays(10))
     assert sorted(p.name for p in (tmp_path / "s/b").iterdir()) == ["features", "va", "zarr.json"]
+    writer.sweep()
     assert not (tmp_path / "s/.partial").exists()
 
 
@@ -334,7 +335,7 @@ def test_killed_while_a_conversation_is_replaced(tmp_path, renames):
     writer = made(tmp_path / "s", names=("a", "b"))
     command = [sys.executable, "-c", REPLACE_AND_DIE, Path(__file__).parent, tmp_path / "s", str(renames)]
     assert subprocess.run(command).returncode == -signal.SIGKILL
-    assert len(list((tmp_path / "s/.partial/a").glob("*/old"))) == 1
+    assert len(list((tmp_path / "s/.partial").glob("*/old"))) == 1
     store = stores.open_store(tmp_path / "s")
     assert store.conversations == (["b"] if renames == 1 else ["a", "b"])
     if renames == 2:
@@ -345,13 +346,16 @@ def test_killed_while_a_conversation_is_replaced(tmp_path, renames):
 
 def test_what_another_host_or_a_running_process_writes_is_not_swept(tmp_path):
     writer = made(tmp_path / "s")
-    other = tmp_path / "s/.partial/a/another-host-7-0123abcd/new"
+    other = tmp_path / "s/.partial/another-host-7-0123abcd/new"
     other.mkdir(parents=True)
     with writer.claim("b"):
-        mine = tmp_path / "s/.partial/b" / files.own_name()
+        mine = tmp_path / "s/.partial" / files.own_name()
         mine.mkdir()
         stores.create(tmp_path / "s", DESCRIPTION).sweep()
         assert mine.exists() and other.exists()
+        with writer.claim("b", wait=False) as again:
+            assert not again  # its lock is still there
+    mine.rmdir()
     writer.write("a", *arrays(10))
     assert other.exists() and stores.open_store(tmp_path / "s").conversations == ["a"]
     os.utime(other.parent, (0, 0))
@@ -378,18 +382,6 @@ def test_writers_whom_no_lock_keeps_apart_do_no_harm(tmp_path, lock):
     for i, name in enumerate(store.conversations):
         np.testing.assert_array_equal(store.features(name, 0, 1_200), arrays(1_200, seed=i)[0])
     assert not (tmp_path / "s/.partial").exists()
-
-
-@pytest.mark.parametrize("link", [".partial", ".partial/b", ".partial/b/lock"])
-def test_nothing_is_written_or_removed_through_a_link(tmp_path, link):
-    writer = made(tmp_path / "s")
-    (tmp_path / "elsewhere/b").mkdir(parents=True)
-    (tmp_path / "elsewhere/b/kept").write_text("kept")
-    (tmp_path / "s" / link).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / "s" / link).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=f"{link}: a link"):
-        writer.write("b", *arrays(10))
-    assert [path.name for path in (tmp_path / "elsewhere").rglob("*")] == ["b", "kept"]
 
 
 def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):

@@ -39,10 +39,10 @@ def test_what_killed_writers_left_is_removed_but_not_what_is_in_use(tmp_path):
         tmp_path / f".{files.own_name()}.partial",
     )
     elsewhere.write_bytes(b"half")
-    with in_use.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        files.write(tmp_path / "a.json", b"whole")
-        assert set(tmp_path.iterdir()) == {tmp_path / "a.json", elsewhere, in_use}
+    in_use.write_bytes(b"half")  # of this process, which is alive
+    files.write(tmp_path / "a.json", b"whole")
+    assert set(tmp_path.iterdir()) == {tmp_path / "a.json", elsewhere, in_use}
+    in_use.unlink()
     os.utime(elsewhere, (0, 0))
     files.write(tmp_path / "a.json", b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
@@ -55,7 +55,12 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", refused)
-    test_many_writers_leave_one_whole_file(tmp_path)
+    test_many_writers_leave_one_whole_file(tmp_path / "one")
+    for _ in range(2):
+        files.write_together({tmp_path / "two" / name: b"new" for name in ("a", "last")})
+    with files.alone(str(tmp_path / "three")):
+        files.write(tmp_path / "three" / "a", b"new")
+    assert files.read(tmp_path / "two" / "last") == files.read(tmp_path / "three" / "a") == b"new"
 
 
 def test_the_first_of_many_first_writers_stays(tmp_path):
@@ -87,13 +92,13 @@ def test_many_writers_leave_one_whole_file(tmp_path):
 
 
 def test_one_process_at_a_time_in_a_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.time, "sleep", lambda _: None)
+    monkeypatch.setattr(files, "ALONE_TIMEOUT_S", 0.1)
     folder = str(tmp_path / "new" / "folder")
     with files.alone(folder):
         with pytest.raises(InputError, match="another process is writing there"), files.alone(folder):
             pass
         with files.alone("memory://anywhere"), files.alone("memory://anywhere"):
-            pass  # nobody can lock there
+            pass  # there are no locks
     with files.alone(folder):
         pass
     (tmp_path / "file").touch()
@@ -132,7 +137,7 @@ def test_a_kill_among_files_that_belong_together(tmp_path, replaced):
     assert killed.returncode == (0 if replaced == 3 else -signal.SIGKILL)
     assert (tmp_path / "last").exists() == (replaced == 3)
     files.write_together({tmp_path / name: b"newer" for name in ("a", "b", "last")})
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")} == dict.fromkeys(
         ("a", "b", "last"), b"newer"
     )
 
@@ -144,7 +149,7 @@ def test_a_fault_among_files_that_belong_together_changes_none(tmp_path):
         files.write_together(
             {tmp_path / "a": b"new", tmp_path / "file" / "b": b"new", tmp_path / "last": b"new"}
         )
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"last": b"old", "file": b""}
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("[!.]*")} == {"last": b"old", "file": b""}
 
 
 @pytest.mark.parametrize("name", ["a", "last"])
@@ -155,7 +160,7 @@ def test_a_folder_where_a_file_belongs_costs_none_of_the_others(tmp_path, name):
     with pytest.raises(InputError, match=f"{name}: cannot be written"):
         files.write_together({tmp_path / "a": b"new", tmp_path / "last": b"new"})
     assert (tmp_path / "last").is_dir() or (tmp_path / "last").read_bytes() == b"old"
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".*.partial"))
 
 
 def _write_pairs(folder, content):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vap_pipeline.artefacts.score_files import SCHEMA
+from vap_pipeline.artefacts.score_files import SCORES
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.report import table as report
 from vap_pipeline.report.__main__ import main
@@ -37,7 +37,7 @@ def table(
             for model, each in values.items()
             for fold, value in enumerate(each)
         ],
-        SCHEMA,
+        SCORES,
     )
 
 

@@ -1,15 +1,15 @@
-"""The manifest of a corpus: which conversations there are, how they are split, and who speaks when.
+"""The manifest of a corpus: its conversations, how they are split, and who speaks when.
 
-``conversations.csv``: ``conversation,audio,duration_s,split,fold``. ``audio`` is a path below the root of
-the audio, or empty; ``split`` is train, test, or empty for a conversation that is listed and not used;
-``fold`` is given for train. ``voice_activity.parquet``: ``conversation, channel, start_s, end_s``, a row a
-segment of speech [start_s, end_s), sorted by conversation, channel, start; the segments of one channel do
-not overlap.
+``conversations.csv``: ``conversation,audio,duration_s,split,fold``. ``audio`` is a path below the audio
+folder, or empty; ``split`` is train, test, or empty for a conversation that is not used; ``fold`` is given
+for train. ``voice_activity.parquet``: ``conversation, channel, start_s, end_s``, a row per segment of speech
+[start_s, end_s), sorted by conversation, channel and start; the segments of one channel do not overlap.
 """
 
 import csv
 import io
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -33,8 +33,7 @@ SCHEMA = pa.schema(
     ]
 )
 SHORTEST_S = 10.0  # one window
-LONGEST_NAME = 200  # bytes
-DENSEST = 200  # rows of voice activity a second: one for each frame and channel
+LONGEST_NAME_BYTES = 200
 
 Segments = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -64,35 +63,44 @@ class Manifest:
         return 1 + max((c.fold for c in self.conversations if c.fold is not None), default=-1)
 
     def select(self, split: str = "all") -> list[str]:
-        """Names of the conversations of ``split``: train, test, or all that are listed, unused ones too."""
+        """Return the names of the conversations of ``split``: train, test, or all, unused ones too."""
         if split not in SPLITS:
-            raise InputError(f"split {split!r}: give one of {', '.join(SPLITS)}")
+            raise InputError(f"split {split!r} is unknown; give one of {', '.join(SPLITS)}")
         return [c.conversation for c in self.conversations if split in ("all", c.split)]
 
     def training_set(self, fold: int) -> list[str]:
-        """Names of the conversations of every other fold than ``fold``."""
+        """Return the names of the conversations of every fold but ``fold``."""
         self._check_fold(fold)
         return [c.conversation for c in self.conversations if c.fold is not None and c.fold != fold]
 
     def validation_set(self, fold: int) -> list[str]:
-        """Names of the conversations of fold ``fold``."""
+        """Return the names of the conversations of fold ``fold``."""
         self._check_fold(fold)
         return [c.conversation for c in self.conversations if c.fold == fold]
 
     def test_set(self) -> list[str]:
-        """Names of the conversations held out for the test."""
+        """Return the names of the conversations of the test set."""
         return self.select("test")
 
     def segments(self) -> dict[str, Segments]:
-        """Return each conversation's ``channel``, ``start_s`` and ``end_s``, arrays of a row a segment."""
+        """Return the ``channel``, ``start_s`` and ``end_s`` of each conversation, arrays (segments,)."""
         table = self.voice_activity.combine_chunks()
         channel, start, end = (table[name].to_numpy() for name in SCHEMA.names[1:])
-        found = {c.conversation: (channel[:0], start[:0], end[:0]) for c in self.conversations}
+        segments = {c.conversation: (channel[:0], start[:0], end[:0]) for c in self.conversations}
         begin = 0
         for name, stop in _runs(table):
-            found[name] = channel[begin:stop], start[begin:stop], end[begin:stop]
+            segments[name] = channel[begin:stop], start[begin:stop], end[begin:stop]
             begin = stop
-        return found
+        return segments
+
+    def activity(self, names: Iterable[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the voice activity of conversations: their names, and (frames, 2) uint8."""
+        from vap_pipeline.turn_taking.voice_activity import frames, voice_activity  # which loads torch
+
+        segments = self.segments()
+        duration_s = {c.conversation: c.duration_s for c in self.conversations}
+        for name in names:
+            yield name, voice_activity(*segments[name], frames(duration_s[name]))
 
     def _check_fold(self, fold: int) -> None:
         if not 0 <= fold < self.folds:
@@ -100,13 +108,13 @@ class Manifest:
             raise InputError(f"fold {fold}: the manifest {self.name} {have}")
         if self.folds < 2:
             raise InputError(
-                f"fold {fold}: it is the only fold of {self.name}, so nothing is left to train on"
+                f"fold {fold}: it is the only fold of {self.name}, which leaves nothing to train on"
             )
 
 
 def check_name(name: str) -> None:
-    """Raise InputError unless ``name`` is safe as the name of a file and of a group in a Zarr store."""
-    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > LONGEST_NAME:
+    """Raise InputError unless ``name`` can be the name of a file and of a group in a Zarr store."""
+    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > LONGEST_NAME_BYTES:
         raise InputError(
             f"conversation {name!r}: the name is empty, too long, or has odd characters; rename it"
         )
@@ -118,9 +126,9 @@ def check_name(name: str) -> None:
 
 
 def check(manifest: Manifest) -> None:
-    """Raise InputError, naming the conversation, where the manifest breaks a rule of this module."""
+    """Raise InputError, which names the conversation, if the manifest breaks a rule of this module."""
     if not manifest.conversations:
-        raise InputError("the manifest lists no conversation; check the folders it is made from")
+        raise InputError("the manifest has no conversations; check the folders that it is made from")
     durations: dict[str, float] = {}
     for c in manifest.conversations:
         check_name(c.conversation)
@@ -141,15 +149,13 @@ def check(manifest: Manifest) -> None:
             f"fold {min(missing)} has no conversations; make the manifest with fewer --folds, "
             "or number them 0, 1, 2, …"
         )
-    if len(manifest.voice_activity) > _most_rows(manifest.conversations):
-        raise InputError("voice activity: more rows than its conversations have frames; join some")
     _check_voice_activity(manifest.voice_activity, durations)
 
 
 def check_duration(where: str, duration_s: float) -> None:
-    """Raise InputError, starting with ``where``, for a conversation shorter than 10 s or absurdly long."""
+    """Raise InputError, starting with ``where``, if a conversation is too short or too long."""
     if not duration_s >= SHORTEST_S:
-        raise InputError(f"{where}: {duration_s:g} s long, and a window takes 10 s; leave it out")
+        raise InputError(f"{where}: {duration_s:g} s long, shorter than a window of 10 s; leave it out")
     if duration_s > LONGEST_S:
         raise InputError(
             f"{where}: {duration_s:g} s long, more than a day; its header or its times are wrong"
@@ -157,15 +163,15 @@ def check_duration(where: str, duration_s: float) -> None:
 
 
 def name_of(folder: Path) -> str:
-    """Return the name of the corpus whose manifest is in ``folder``: the folder's, links followed."""
+    """Return the name of the corpus whose manifest is in ``folder``: the folder's name, links followed."""
     return os.path.basename(os.path.realpath(folder))  # noqa: PTH119 (Path.resolve raises where links go round)
 
 
 def read(folder: Path) -> Manifest:
-    """Read and check the manifest in ``folder``, whose name is the corpus's.
+    """Read and check the manifest in ``folder``, which has the corpus's name.
 
     Raises:
-        InputError: a file is missing or broken, or :func:`check` finds fault with what it says.
+        InputError: a file is missing or damaged, or breaks a rule of :func:`check`.
     """
     folder = Path(folder)
     table = folder / "conversations.csv"
@@ -178,10 +184,10 @@ def read(folder: Path) -> Manifest:
     content = files.read(table)
     while True:
         conversations = _parse(table, content)
-        rows = parquet.read(activity, SCHEMA, _most_rows(conversations), "write the manifest again")
+        rows = parquet.read(activity, SCHEMA, "make the manifest again with vap-manifest")
         if (again := files.read(table)) == content:
             break
-        content = again  # another writer has come between the two files
+        content = again  # another process has replaced both files meanwhile
     manifest = Manifest(conversations, rows, name_of(folder))
     try:
         check(manifest)
@@ -194,7 +200,7 @@ def write(manifest: Manifest, folder: Path) -> None:
     """Check the manifest and write it to ``folder``: the same manifest gives the same bytes.
 
     Raises:
-        InputError: :func:`check` finds fault with it, or a file cannot be written.
+        InputError: it breaks a rule of :func:`check`, or a file cannot be written.
     """
     check(manifest)
     text = io.StringIO()
@@ -216,7 +222,7 @@ def _parse(path: Path, content: bytes) -> list[Conversation]:
     try:
         rows = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a table in UTF-8 ({error}); write the manifest again") from error
+        raise InputError(f"{path}: not a table in UTF-8 ({error}); make the manifest again") from error
     if not rows or rows[0] != COLUMNS:
         raise InputError(f"{path}: the first line must be {','.join(COLUMNS)}")
     conversations = []
@@ -230,24 +236,19 @@ def _parse(path: Path, content: bytes) -> list[Conversation]:
             )
         except ValueError as error:
             raise InputError(
-                f"{path}: line {number}: {','.join(row)!r} does not fit the columns; mend it"
+                f"{path}: line {number}: {','.join(row)!r} does not fit the columns; correct the line"
             ) from error
     return conversations
-
-
-def _most_rows(conversations: list[Conversation]) -> float:
-    seconds = (min(LONGEST_S, max(SHORTEST_S, c.duration_s)) for c in conversations)
-    return DENSEST * (SHORTEST_S + sum(seconds))
 
 
 def _check_audio(where: str, audio: str) -> None:
     path = PurePosixPath(audio)
     if path.is_absolute() or ".." in path.parts or "\\" in audio or not (audio.isprintable() or audio == ""):
-        raise InputError(f"{where}: audio {audio!r} must be a path below the audio root; mend it")
+        raise InputError(f"{where}: audio {audio!r} must be a path below the audio folder; correct it")
 
 
 def _runs(table: pa.Table) -> list[tuple[str, int]]:
-    """Stretches of rows of one conversation: its name, and the row after its last."""
+    """Return the name of each conversation in the table, and the row after its last."""
     column = table["conversation"]
     if len(column) == 0:
         return []
@@ -257,7 +258,7 @@ def _runs(table: pa.Table) -> list[tuple[str, int]]:
 
 def _check_voice_activity(table: pa.Table, durations: dict[str, float]) -> None:
     if any(column.null_count for column in table.columns):
-        raise InputError("voice activity: empty cells; write the manifest again")
+        raise InputError("voice activity: empty cells; make the manifest again")
     runs = _runs(table)
     for (name, _), (following, _) in pairwise(runs):
         if not name < following:

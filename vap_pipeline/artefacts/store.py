@@ -1,12 +1,12 @@
-"""The feature store: what stage one writes and stage two reads. The only module that knows its Zarr layout.
+"""The feature store of vap-extract and vap-train; the only module that knows its Zarr layout.
 
 One Zarr format 3 group per conversation, with the arrays ``features`` (frames, dim) float16 and ``va``
-(frames, 2) uint8, both uncompressed in shards of at most 60,000 frames and inner chunks of 1,000. Such a
-shard holds its frames one after the other, so a window is one read at a known offset, from a local file or
-an object store; every other Zarr reader sees an ordinary array. The root's attributes describe the features.
+(frames, 2) uint8, both uncompressed in shards of at most 60,000 frames and inner chunks of 1,000. The frames
+of such a shard follow each other, so a window is one read at a known offset, from a local file or an object
+store; other Zarr readers see an ordinary array. The root's attributes describe the features.
 
-A conversation is complete or absent: it is written below the hidden ``.partial`` and renamed when whole; on a
-remote store its own ``zarr.json``, without which it does not count, is written last.
+A conversation is complete or absent: it is written below the hidden ``.partial`` and renamed when it is
+complete. On a remote store, its ``zarr.json``, without which it does not count, is written last.
 """
 
 import json
@@ -20,28 +20,28 @@ import numpy as np
 
 from vap_pipeline.artefacts.manifest import Manifest
 from vap_pipeline.io import files
+from vap_pipeline.io.differences import differences
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.io.folders import RemoteFolder, open_folder
-from vap_pipeline.turn_taking.voice_activity import frames, voice_activity
 
 FORMAT_VERSION = 1
-CHUNK = 1_000  # frames: the window of stage two
-SHARD = 60_000  # frames: ten minutes, so that nearly every telephone call is one file
-METADATA_LIMIT = 1 << 16  # bytes; no zarr.json of ours is near it
-MARK = "zarr.json"  # what makes a folder a Zarr group
+CHUNK_FRAMES = 1_000  # a window of training
+SHARD_FRAMES = 60_000  # ten minutes, so that nearly every telephone call is one file
+METADATA_LIMIT_BYTES = 1 << 16  # every zarr.json of this module is far smaller
+MARK = "zarr.json"  # makes a folder a Zarr group
 ARRAYS: dict[str, np.dtype[Any]] = {"features": np.dtype("<f2"), "va": np.dtype("u1")}
 
 
 class Store:
     """A feature store, local or at any fsspec address, open for reading.
 
-    It holds no open files, so that it can be forked and pickled as it is.
+    It keeps no file open, so it can be forked and pickled.
 
     Attributes:
-        path: where it lies.
+        path: its place.
         description: what the features are: dim, frame_rate, encoder, audio, format_version.
         dim: width of a feature.
-        weights: the name of the encoder's.
+        weights: name of the encoder's weights.
         conversations: the complete conversations, sorted.
     """
 
@@ -57,11 +57,15 @@ class Store:
                 f"{FORMAT_VERSION}; make it again with vap-extract"
             )
         if type(dim) is not int or not 0 < dim <= 1 << 16:
-            raise InputError(f"{self.path}: its description gives no width of the features; make it again")
+            raise InputError(
+                f"{self.path}: its description gives no width of the features; make it again with vap-extract"
+            )
         encoder = self.description.get("encoder", {})
         weights = encoder.get("weights", "unknown") if isinstance(encoder, dict) else None
         if not isinstance(weights, str) or not weights.isprintable():
-            raise InputError(f"{self.path}: its description gives no name of the weights; make it again")
+            raise InputError(
+                f"{self.path}: its description gives no name of the weights; make it again with vap-extract"
+            )
         self.dim: int = dim
         self.weights: str = weights
         self.conversations = self._folder.names()
@@ -70,15 +74,14 @@ class Store:
         return self._folder.exists(f"{conversation}/{MARK}")
 
     def attributes(self, conversation: str) -> dict[str, Any]:
-        """Return what is noted of a conversation: its duration and the digests of what it was made from."""
+        """Return a conversation's attributes: its duration, and digests of its audio and voice activity."""
         return self._attributes(f"{conversation}/{MARK}", f"no conversation {conversation}")
 
     def frames(self, conversation: str, array: str = "features") -> int:
         """Return the number of frames of a conversation, after checking its files against it.
 
         Raises:
-            InputError: it is absent, or its files are not what this module writes: nothing is allocated for a
-                forged shape, and no codec is ever run.
+            InputError: it is absent, or its files are not as this module writes them.
         """
         key = conversation, array
         if key not in self._frames:
@@ -86,7 +89,7 @@ class Store:
         return self._frames[key]
 
     def features(self, conversation: str, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Return frames ``start`` to ``stop``, (stop - start, dim) float16; in ``out`` where it is given."""
+        """Return frames ``start`` to ``stop``, (stop - start, dim) float16, in ``out`` if it is given."""
         return self._read(conversation, "features", start, stop, out)
 
     def va(self, conversation: str) -> np.ndarray:
@@ -108,8 +111,8 @@ class Store:
             raise ValueError(f"out must be C-contiguous {(stop - start, columns)} {dtype}")
         at = start
         while at < stop:
-            shard, first = divmod(at, SHARD)
-            count = min(stop - at, SHARD - first)
+            shard, first = divmod(at, SHARD_FRAMES)
+            count = min(stop - at, SHARD_FRAMES - first)
             name, offset = f"{conversation}/{array}/c/{shard}/0", first * columns * dtype.itemsize
             if not self._folder.read_into(name, offset, out[at - start : at - start + count]):
                 raise self._damaged(conversation, f"{array} ends early")
@@ -117,36 +120,36 @@ class Store:
         return out
 
     def _checked_frames(self, conversation: str, array: str) -> int:
-        """Check metadata, shard sizes and shard indices: what :meth:`Writer.write` makes, or refused."""
-        found = self._metadata(f"{conversation}/{array}/{MARK}", f"no {array} of {conversation}")
+        """Check that metadata, shard sizes and shard indices are as :meth:`Writer.write` makes them."""
+        metadata = self._metadata(f"{conversation}/{array}/{MARK}", f"no {array} of {conversation}")
         columns, dtype = self._row(array)
-        shape = found.get("shape")
+        shape = metadata.get("shape")
         frames = shape[0] if isinstance(shape, list) and shape else None
         if type(frames) is not int or frames < 1 or shape != [frames, columns]:
             raise self._damaged(conversation, f"{array} has shape {shape}, expected [frames, {columns}]")
         for key, value in _array_metadata(frames, columns, dtype).items():
-            if found.get(key) != value:
+            if metadata.get(key) != value:
                 raise self._damaged(conversation, f"{array} is stored with another {key}")
-        chunk_bytes = CHUNK * columns * dtype.itemsize
-        for shard in range(-(-frames // SHARD)):
+        chunk_bytes = CHUNK_FRAMES * columns * dtype.itemsize
+        for shard in range(-(-frames // SHARD_FRAMES)):
             name = f"{conversation}/{array}/c/{shard}/0"
-            chunks = -(-min(frames - shard * SHARD, SHARD) // CHUNK)
-            index = np.full((_shard_frames(frames) // CHUNK, 2), -1, np.int64)  # −1: no such chunk
+            chunks = -(-min(frames - shard * SHARD_FRAMES, SHARD_FRAMES) // CHUNK_FRAMES)
+            index = np.full((_shard_frames(frames) // CHUNK_FRAMES, 2), -1, np.int64)  # −1: no such chunk
             index[:chunks, 0] = np.arange(chunks) * chunk_bytes
             index[:chunks, 1] = chunk_bytes
             stored = np.zeros_like(index)
             if self._folder.size(name) != chunks * chunk_bytes + index.nbytes + 4:  # 4: the index's checksum
                 raise self._damaged(conversation, f"{array} does not hold the {frames} frames it declares")
             if not self._folder.read_into(name, chunks * chunk_bytes, stored) or (index != stored).any():
-                raise self._damaged(conversation, f"the frames of {array} do not lie one after the other")
+                raise self._damaged(conversation, f"the frames of {array} do not follow each other")
         return frames
 
     def _metadata(self, name: str, absent: str) -> dict[str, Any]:
-        raw = self._folder.head(name, METADATA_LIMIT + 1)
+        raw = self._folder.head(name, METADATA_LIMIT_BYTES + 1)
         if raw is None:
-            raise InputError(f"{self.path}: {absent} there; make it with vap-extract, or mend the path")
+            raise InputError(f"{self.path}: {absent} there; make it with vap-extract, or check the path")
         try:
-            metadata = json.loads(raw) if len(raw) <= METADATA_LIMIT else None
+            metadata = json.loads(raw) if len(raw) <= METADATA_LIMIT_BYTES else None
         except (ValueError, RecursionError):
             metadata = None
         if not isinstance(metadata, dict):
@@ -173,10 +176,9 @@ class Writer(Store):
 
     @contextmanager
     def claim(self, conversation: str, wait: bool = True) -> Iterator[bool]:
-        """Keep other processes from writing a conversation; yields False where one of them is doing that.
+        """Keep other processes from writing a conversation; yields False if one of them is writing it.
 
-        With ``wait``, waits until the other is done instead. The claim is a file lock, so a killed process
-        holds none. A remote store has no locks: two writers do the same work twice, and the result is right.
+        With ``wait``, wait until it is done instead. A killed process holds no claim. A remote store has no locks: two writers do the same work twice, to the same result.
         """
         _check_name(conversation)
         with self._folder.lock(conversation, wait) as held:
@@ -194,16 +196,16 @@ class Writer(Store):
         va: np.ndarray,
         attributes: dict[str, Any] | None = None,
     ) -> None:
-        """Write one conversation whole, in place of what was there under its name.
+        """Write one conversation, in place of an earlier one of its name.
 
         Args:
             conversation: its name.
-            features: (frames, dim) float16; or blocks of it, of which a shard at a time is in memory.
+            features: (frames, dim) float16; or blocks of it, of which one shard at a time is in memory.
             va: (frames, 2) uint8.
-            attributes: what else a reader or a later run should know, as JSON.
+            attributes: further facts for readers and later runs, as JSON.
 
         Raises:
-            InputError: the name is no plain file name.
+            InputError: the name cannot be a file's.
             ValueError: the arrays have other shapes or types.
             OSError: the place cannot be written; nothing of the conversation is left behind.
         """
@@ -222,11 +224,11 @@ class Writer(Store):
 
 
 def create(path: str | Path, description: dict[str, Any]) -> Writer:
-    """Open a store for writing; make it where it is absent.
+    """Open a store for writing, and make it if it does not exist.
 
     Args:
         path: a folder, or any fsspec address.
-        description: what the features are: ``dim`` (their width), ``frame_rate``, ``encoder`` and ``audio``.
+        description: of the features: ``dim`` (their width), ``frame_rate``, ``encoder`` and ``audio``.
 
     Raises:
         InputError: the place cannot be written, or there is a store of another description; the message says
@@ -246,17 +248,17 @@ def open_store(path: str | Path, expect: dict[str, Any] | None = None) -> Store:
 
     Args:
         path: a folder, or any fsspec address such as ``s3://bucket/features.zarr``.
-        expect: what its description must say; what is not named here may be anything.
+        expect: the part of its description that must match.
 
     Raises:
-        InputError: it is no store, or not the one expected; the message says what differs.
+        InputError: it is not a store, or not the expected one; the message says what differs.
     """
     store = Store(path)
     _expect(store, expect or {})
     if isinstance(store._folder, RemoteFolder):
-        # Each look at a remote file is a round trip: have the first ones at once, not one after the other.
+        # Every request to a remote file is a round trip: send the first ones at the same time.
         def look(conversation: str) -> None:
-            with suppress(InputError):  # said when this conversation is asked for
+            with suppress(InputError):  # raised again when this conversation is read
                 store.frames(conversation)
                 store.frames(conversation, "va")
 
@@ -266,37 +268,37 @@ def open_store(path: str | Path, expect: dict[str, Any] | None = None) -> Store:
 
 
 def _expect(store: Store, expect: dict[str, Any]) -> None:
-    differences = list(_differences(store.description, expect))
-    if differences:
+    described = {key: store.description.get(key) for key in expect}
+    if changed := differences(_as_expected(described, expect), expect):
         raise InputError(
-            f"{store.path}: made for something else: {'; '.join(differences)}. "
-            f"Give another store, or have this one made anew: rm -r {store.path}; vap-extract"
+            f"{store.path}: made for something else: {changed}. Give another store, or make this one again: "
+            f"rm -r {store.path}; vap-extract"
         )
 
 
-def _differences(found: dict[str, Any], expect: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in expect.items():
-        here = found.get(key)
-        if isinstance(here, dict) and isinstance(value, dict):
-            yield from _differences(here, value, f"{prefix}{key}.")
-        elif here != value:
-            yield f"{prefix}{key} is {here!r}, expected {value!r}"
+def _as_expected(found: Any, expect: Any) -> Any:
+    """Return the part of ``found`` that ``expect`` names."""
+    if isinstance(found, dict) and isinstance(expect, dict):
+        return {key: _as_expected(found.get(key), value) for key, value in expect.items()}
+    return found
 
 
 def _check_name(conversation: str) -> None:
     if conversation in ("", MARK) or conversation.startswith(".") or any(c in conversation for c in "/\\\0"):
-        raise InputError(f"{conversation!r} is no name for a conversation: it must be a plain file name")
+        raise InputError(
+            f"{conversation!r} cannot be the name of a conversation; it must be a plain file name"
+        )
 
 
 def _shard_frames(frames: int) -> int:
-    return min(-(-frames // CHUNK) * CHUNK, SHARD)
+    return min(-(-frames // CHUNK_FRAMES) * CHUNK_FRAMES, SHARD_FRAMES)
 
 
 def _array_metadata(frames: int, columns: int, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return the part of an array's Zarr metadata that says how its bytes lie."""
+    """Return the part of an array's Zarr metadata that describes its bytes."""
     little_endian = {"name": "bytes", "configuration": {"endian": "little"}}
     sharding = {
-        "chunk_shape": [CHUNK, columns],
+        "chunk_shape": [CHUNK_FRAMES, columns],
         "codecs": [little_endian if dtype.itemsize > 1 else {"name": "bytes"}],
         "index_codecs": [little_endian, {"name": "crc32c"}],
         "index_location": "end",
@@ -316,7 +318,7 @@ def _array_metadata(frames: int, columns: int, dtype: np.dtype[Any]) -> dict[str
 def _encoded(
     arrays: dict[str, Iterable[np.ndarray]], frames: int, dim: int, attributes: dict[str, Any]
 ) -> Iterator[tuple[str, memoryview]]:
-    """Yield the files of a group, (name, content), as Zarr writes them; its own metadata comes last."""
+    """Yield the files of a group, (name, content), as Zarr writes them; the group's own metadata is last."""
     import zarr
 
     written: dict[str, Any] = {}
@@ -328,12 +330,12 @@ def _encoded(
             name,
             shape=(frames, columns),
             dtype=ARRAYS[name],
-            chunks=(CHUNK, columns),
+            chunks=(CHUNK_FRAMES, columns),
             shards=(_shard_frames(frames), columns),
             filters=None,
             compressors=None,
             fill_value=0,
-            # Zarr leaves out chunks of zeros unless told otherwise: a frame's place would depend on the data.
+            # By default Zarr leaves out chunks of zeros: a frame's place would depend on the data.
             config={"write_empty_chunks": True},
         )
         start = 0
@@ -349,8 +351,8 @@ def _encoded(
 def _shards(
     blocks: Iterable[np.ndarray], frames: int, columns: int, dtype: np.dtype[Any]
 ) -> Iterator[np.ndarray]:
-    """Regroup blocks (any, columns), ``frames`` in all, to shards, each in the memory of the one before."""
-    shard, filled, total = np.empty((min(frames, SHARD), columns), dtype), 0, 0
+    """Regroup blocks (any, columns), ``frames`` in all, into shards, which share one buffer."""
+    shard, filled, total = np.empty((min(frames, SHARD_FRAMES), columns), dtype), 0, 0
     for block in blocks:
         total += len(block)
         if block.dtype != dtype or block.shape[1:] != (columns,) or total > frames:
@@ -371,13 +373,11 @@ def _shards(
 def check_store(manifest: Manifest, store: Store, conversations: list[str]) -> None:
     """Raise InputError unless the store holds the voice activity that the manifest has now.
 
-    Else the transcripts have changed since vap-extract, or a file of the store.
+    It does not if the transcripts have changed since vap-extract, or a file of the store is damaged.
     """
-    segments, durations = manifest.segments(), {c.conversation: c.duration_s for c in manifest.conversations}
-    for name in conversations:
-        expected = voice_activity(*segments[name], frames(durations[name]))
+    for name, expected in manifest.activity(conversations):
         if not np.array_equal(store.va(name), expected) or store.frames(name) != len(expected):
             raise InputError(
-                f"{store.path}: conversation {name} has another voice activity in the manifest than in the "
+                f"{store.path}: conversation {name} has other voice activity in the manifest than in the "
                 "store; run vap-extract again"
             )

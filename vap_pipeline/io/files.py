@@ -1,8 +1,7 @@
-"""Whole files, read and replaced in one piece, on this machine or any fsspec path."""
+"""Whole files, read and replaced in one piece, on this machine or at any fsspec address."""
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -11,16 +10,17 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 import fsspec
+from filelock import FileLock, Timeout
 
 from vap_pipeline.io.errors import InputError
 
 HOST = os.uname().nodename
-ABANDONED_S = 24 * 3600  # after this long, what another host left unfinished is taken for a killed process's
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)  # EBADF: folders on NFS
-NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)
+LOCK = ".lock"  # the lock file of a folder
+ALONE_TIMEOUT_S = 10.0  # until a folder that another process writes in is given up
+ABANDONED_S = 24 * 3600  # after this time, what another host left unfinished counts as abandoned
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def read(path: str | Path) -> bytes:
@@ -36,16 +36,18 @@ def read(path: str | Path) -> bytes:
         with fsspec.open(str(path), "rb") as file:
             return file.read()
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; make it with the stage before, or mend the path") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
+        raise InputError(f"{path}: no such file; make it with the stage before, or check the path") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read ({reason(error)}); check its permissions") from error
 
 
-def sha256(path: Path, ask: Callable[[], None] = lambda: None) -> str:
-    """Return the SHA-256 of a file of this machine.
+def sha256(path: Path, check_stop: Callable[[], None] = lambda: None) -> str:
+    """Return the SHA-256 of a local file.
 
     Args:
-        ask: called again and again meanwhile; it may raise, to stop.
+        check_stop: called again and again meanwhile; it may raise, to stop.
 
     Raises:
         InputError: it cannot be read.
@@ -55,10 +57,10 @@ def sha256(path: Path, ask: Callable[[], None] = lambda: None) -> str:
         check_regular(path)
         with path.open("rb") as file:
             while block := file.read(1 << 20):
-                ask()
+                check_stop()
                 digest.update(block)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     return digest.hexdigest()
 
 
@@ -69,32 +71,31 @@ def exists(path: str | Path) -> bool:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse what may never end or never begin, before it is opened; a folder is left to who opens it.
+    """Raise unless ``path`` is a regular file or folder, or does not exist: opening a pipe would block.
 
     Raises:
         InputError: a pipe, a device or a socket.
-        OSError: it cannot be looked at.
+        OSError: its folder cannot be read.
     """
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise InputError(f"{path}: a pipe or a device, not a file; put a file there, or mend the path")
+        raise InputError(f"{path}: a pipe or a device; give the path of a file")
 
 
 def write(path: str | Path, content: bytes, replace: bool = True) -> None:
-    """Replace ``path`` by ``content``, making its folder: kills and full disks leave no half of a file.
+    """Replace ``path`` by ``content``, making its folder: a kill or a full disk leaves no half of a file.
 
     Args:
-        replace: False leaves a file that is there as it is, also one that comes at the same time; on file
-            systems that have no way to do that, and remote ones, the last one stays.
+        replace: False keeps a file that exists already, also one that is written at the same time.
 
     Raises:
-        InputError: it cannot be written; what was there before is still there.
+        InputError: it cannot be written; the file before it is still there.
     """
     fs, inner = fsspec.core.url_to_fs(str(path))
-    with _told(path, fs):
+    with _writing(path, fs):
         if "file" not in fs.protocol:
             _put(fs, inner, content)
             return
@@ -104,10 +105,10 @@ def write(path: str | Path, content: bytes, replace: bool = True) -> None:
 
 
 def write_together(contents: dict[str | Path, bytes]) -> None:
-    """Replace files that belong together, the last of which is the one that readers look for.
+    """Replace files that belong together; readers look for the last of them.
 
-    All are written out before any is replaced, so a full disk changes nothing; a kill while they are replaced
-    leaves the last absent, rather than files of two makings. Two writers on one host take turns.
+    All are written out before the first is replaced, so a full disk changes nothing. A kill while they are
+    replaced leaves the last one missing, rather than files of two runs. Two writers take turns.
 
     Raises:
         InputError: one cannot be written.
@@ -116,24 +117,23 @@ def write_together(contents: dict[str | Path, bytes]) -> None:
     with contextlib.ExitStack() as stack:
         partials = {}
         for path, (fs, inner) in places.items():
-            with _told(path, fs):
+            with _writing(path, fs):
                 if "file" in fs.protocol:
                     partials[path] = stack.enter_context(_staged(Path(inner), contents[path]))
         last, (fs, inner) = list(places.items())[-1]
-        with _told(last, fs):
+        with _writing(last, fs):
             if last in partials:
-                handle = os.open(partials[last].parent, os.O_RDONLY | os.O_DIRECTORY)
-                stack.callback(os.close, handle)
-                lock(handle, wait=True)
+                stack.enter_context(locked(partials[last].parent / LOCK))
         for path, (fs, inner) in places.items():
-            with _told(path, fs):
+            with _writing(path, fs):
                 if fs.isdir(inner):
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with _told(last, fs):
+        fs, inner = places[last]
+        with _writing(last, fs):
             if fs.exists(inner):
                 fs.rm_file(inner)
         for path, (fs, inner) in places.items():
-            with _told(path, fs):
+            with _writing(path, fs):
                 if path in partials:
                     partials[path].replace(inner)
                 else:
@@ -141,34 +141,50 @@ def write_together(contents: dict[str | Path, bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _told(path: str | Path, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
-    """Name a file that cannot be written; remote file systems have errors of their own."""
+def _writing(path: str | Path, fs: fsspec.AbstractFileSystem) -> Iterator[None]:
+    """Turn an error of writing into one that names the file; remote file systems have errors of their own."""
     try:
         yield
     except Exception as error:
         if "file" in fs.protocol and not isinstance(error, OSError):
             raise
         raise InputError(
-            f"{path}: cannot be written ({reason(error)}); mend that and start the command again"
+            f"{path}: cannot be written ({reason(error)}); make room or check its permissions, and start the "
+            "command again"
         ) from error
 
 
 def _put(fs: fsspec.AbstractFileSystem, inner: str, content: bytes) -> None:
-    """An object store puts an object whole or not at all."""
+    """Write to a remote file system; an object store puts an object whole or not at all."""
     fs.makedirs(fs._parent(inner), exist_ok=True)
     fs.pipe_file(inner, content)
 
 
 @contextlib.contextmanager
 def _staged(target: Path, content: bytes) -> Iterator[Path]:
-    """Write ``content`` to a hidden file beside ``target``."""
+    """Write ``content`` to a hidden file beside ``target``, and remove it if it is still there at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target.parent)
-    with _own(target.parent) as (partial, file):
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    partial = target.parent / f".{own_name()}.partial"
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         yield partial
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _linked(partial: Path, target: Path) -> bool:
+    """Put a file in its place unless one is there; return False on file systems without links."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def reason(error: Exception) -> str:
@@ -177,121 +193,78 @@ def reason(error: Exception) -> str:
 
 
 def own_name() -> str:
-    """Return a name that no other writer has: without locks two writers do double work, and no harm."""
+    """Return a name that no other writer has."""
     return f"{HOST}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def is_abandoned(name: str, path: Path, locked: bool) -> bool:
-    """Whether what was written at ``path``, under a name from :func:`own_name`, is a killed process's.
-
-    Args:
-        locked: whether we hold the lock that its writer would hold. Locks hold within a host, but on network
-            file systems not always between hosts.
-    """
-    if locked and name.rsplit("-", 2)[0] == HOST:
-        return True
+def is_abandoned(name: str, path: Path) -> bool:
+    """Whether a killed process left ``path``, which it wrote under a ``name`` from :func:`own_name`."""
+    host, pid, _ = name.rsplit("-", 2)
     try:
+        if host == HOST and not Path("/proc", pid).exists() and Path("/proc/self").exists():
+            return True
         return time.time() - path.lstat().st_mtime > ABANDONED_S
     except OSError:
         return False
 
 
-def lock(handle: int, wait: bool) -> bool:
-    """Lock an open file; False where its file system knows no locks.
+def sweep(folder: Path) -> None:
+    """Remove the hidden files that killed processes have left in ``folder``."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    for name in names:
+        partial = re.fullmatch(r"\.(.+-\d+-[0-9a-f]{8})\.partial", name)
+        if partial and is_abandoned(partial[1], folder / name):
+            (folder / name).unlink(missing_ok=True)
 
-    Raises:
-        BlockingIOError: another process has it, and we are not to wait.
+
+@contextlib.contextmanager
+def locked(path: Path, timeout_s: float = -1) -> Iterator[bool]:
+    """Hold the lock file ``path``, which is removed at the end; a killed process holds no lock.
+
+    Yields:
+        False if another process holds it for longer than ``timeout_s`` (−1: wait). True if it is held, and on
+        file systems without locks, where two processes may do the same work, with the same result.
     """
+    lock = FileLock(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        lock.acquire(timeout=timeout_s)
+    except Timeout:
+        yield False
+        return
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        return False
-    return True
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextlib.contextmanager
 def alone(folder: str) -> Iterator[None]:
-    """Keep other processes of this host from a folder, which is made. Remote folders have no locks.
+    """Keep other processes out of a local folder, which is made; remote folders have no locks.
 
     Raises:
-        InputError: another process has it, and does not end within ten seconds (as the readers of a killed
-            one do), or the folder cannot be made.
+        InputError: another process has held it for ten seconds (the readers of a killed process need a
+            moment to end), or the folder cannot be written.
     """
     fs, inner = fsspec.core.url_to_fs(folder)
     if "file" not in fs.protocol:
         yield
         return
-    try:
-        Path(inner).mkdir(parents=True, exist_ok=True)
-        handle = os.open(inner, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); mend that") from error
-    try:
-        for left in reversed(range(101)):
-            try:
-                lock(handle, wait=False)
-                break
-            except BlockingIOError as error:
-                if not left:
-                    raise InputError(
-                        f"{folder}: another process is writing there; wait for it, or give another --out"
-                    ) from error
-                time.sleep(0.1)
+    with contextlib.ExitStack() as stack:
+        try:
+            Path(inner).mkdir(parents=True, exist_ok=True)
+            held = stack.enter_context(locked(Path(inner, LOCK), ALONE_TIMEOUT_S))
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be written ({error.strerror}); check its permissions, or give another "
+                "--out"
+            ) from error
+        if not held:
+            raise InputError(
+                f"{folder}: another process is writing there; wait for it, or give another --out"
+            )
         yield
-    finally:
-        os.close(handle)
-
-
-def lies_at(path: Path, handle: int) -> bool:
-    """False where an open file has been removed or moved from ``path``."""
-    try:
-        return os.path.samestat(path.lstat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False
-
-
-@contextlib.contextmanager
-def _own(folder: Path) -> Iterator[tuple[Path, IO[bytes]]]:
-    """Open a hidden file of our own, locked so that it is seen to be in use; removed where it still lies."""
-    while True:
-        partial = folder / f".{own_name()}.partial"
-        with partial.open("xb") as file:
-            lock(file.fileno(), wait=True)
-            if not lies_at(partial, file.fileno()):
-                continue  # swept before it was locked
-            try:
-                yield partial, file
-            finally:
-                partial.unlink(missing_ok=True)
-            return
-
-
-def sweep(folder: Path) -> None:
-    """Remove the hidden files that killed processes have left."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-    for name in names:
-        if found := re.fullmatch(r"\.(.+-\d+-[0-9a-f]{8})\.partial", name):
-            path = folder / name
-            with contextlib.suppress(OSError):  # in use, or gone meanwhile
-                handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-                try:
-                    if is_abandoned(found[1], path, lock(handle, wait=False)):
-                        path.unlink()
-                finally:
-                    os.close(handle)
-
-
-def _linked(partial: Path, target: Path) -> bool:
-    """Put a file in its place unless there is one; False where the file system cannot do that."""
-    try:
-        os.link(partial, target)
-    except FileExistsError:
-        pass
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        return False
-    return True

@@ -1,6 +1,6 @@
-"""A folder whose subfolders are there complete or not at all, on this machine or at any fsspec path.
+"""A folder whose subfolders are complete or absent, on this machine or at any fsspec address.
 
-A subfolder counts when it holds a file of a certain name, its mark.
+A subfolder counts if it holds a file with a certain name, its mark.
 """
 
 import errno
@@ -17,12 +17,11 @@ import numpy as np
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
-PARTIAL = ".partial"
-LOCK = "lock"
+PARTIAL = ".partial"  # subfolder with locks, and with what is being written
 
 
 def open_folder(path: str, mark: str) -> "LocalFolder | RemoteFolder":
-    """Return the folder at ``path``, which need not exist: by system calls here, through fsspec elsewhere."""
+    """Return the folder at ``path``, which need not exist; a local one works without fsspec, and faster."""
     path = path.removeprefix("file://")
     return RemoteFolder(path, mark) if "://" in path else LocalFolder(path, mark)
 
@@ -34,7 +33,7 @@ class LocalFolder:
         self.root, self.mark = root, mark
 
     def names(self) -> list[str]:
-        """Return the subfolders that count, sorted; hidden ones are left out."""
+        """Return the names of the subfolders that count, sorted, without hidden ones."""
         with os.scandir(self.root) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".")]
         return sorted(name for name in names if self.exists(f"{name}/{self.mark}"))
@@ -44,14 +43,14 @@ class LocalFolder:
         return os.path.isfile(f"{self.root}/{name}")  # noqa: PTH113 (thousands of times as a store is opened)
 
     def size(self, name: str) -> int:
-        """Return the bytes in a file, -1 where there is none."""
+        """Return the size of a file in bytes, −1 if there is none."""
         try:
             return Path(self.root, name).stat().st_size
         except OSError:
             return -1
 
     def head(self, name: str, limit: int) -> bytes | None:
-        """Return at most ``limit`` bytes of a file from its start, None where there is none."""
+        """Return at most ``limit`` bytes from the start of a file, None if there is none."""
         try:
             file = self._open(name)
             try:
@@ -66,8 +65,8 @@ class LocalFolder:
     def read_into(self, name: str, offset: int, array: np.ndarray) -> bool:
         """Fill a contiguous array from ``offset`` on; False if the file ends before.
 
-        A read rather than a memory map: as fast, no file kept open, and a file that shrinks is an error where
-        a map would end the process with SIGBUS.
+        It is a read rather than a memory map: as fast, it keeps no file open, and a file that shrinks is an
+        error, where a map would end the process with SIGBUS.
         """
         buffer = array.data.cast("B")
         try:
@@ -87,81 +86,57 @@ class LocalFolder:
         return True
 
     def _open(self, name: str) -> int:
-        file = os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+        file = os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would block
         mode = os.fstat(file).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             os.close(file)
-            raise InputError(f"{self.root}/{name}: a pipe or a device, not a file; make the store again")
+            raise InputError(f"{self.root}/{name}: a pipe or a device; make the store again")
         return file
 
     def _unreadable(self, name: str, error: OSError) -> InputError:
-        return InputError(f"{self.root}/{name}: cannot be read ({error.strerror})")
+        return InputError(
+            f"{self.root}/{name}: cannot be read ({error.strerror}); check the disk and its permissions"
+        )
 
     @contextmanager
     def lock(self, name: str, wait: bool) -> Iterator[bool]:
-        """Hold subfolder ``name`` against other processes; yields False where another holds it.
+        """Hold subfolder ``name`` against other processes; yields False if another holds it.
 
-        With ``wait``, waits for the other instead. A lock is one on a hidden file, made for it and removed
-        after it, so that a killed process holds none; what such a one left of the subfolder is removed. Where
-        the file system knows no locks, or they do not hold between hosts, work is done twice.
+        With ``wait``, wait for the other instead.
 
         Raises:
-            InputError: a link leads elsewhere, where we would write or remove files.
-            OSError: the place cannot be written.
+            OSError: the folder cannot be written.
         """
-        folder = Path(self.root, PARTIAL, name)
-        for link in (folder.parent, folder, folder / LOCK):
-            if link.is_symlink():
-                raise InputError(f"{link}: a link, which nothing is written through; remove it")
-        while True:
-            with suppress(FileNotFoundError):  # removed by its holder in between
-                folder.mkdir(parents=True, exist_ok=True)
-                handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-                try:
-                    locked = files.lock(handle, wait)
-                except BlockingIOError:
-                    os.close(handle)
-                    yield False
-                    return
-                if files.lies_at(folder / LOCK, handle):
-                    break
-                os.close(handle)
-        try:
-            self._sweep(folder, locked)
-            yield True
-        finally:
-            (folder / LOCK).unlink(missing_ok=True)
-            os.close(handle)
-            with suppress(OSError):  # another process works below it
-                folder.rmdir()
-                folder.parent.rmdir()
-
-    def _sweep(self, folder: Path, locked: bool) -> None:
-        """Remove what killed processes have left of a subfolder."""
-        with suppress(FileNotFoundError), os.scandir(folder) as entries:
-            for path in [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]:
-                if files.is_abandoned(path.name, path, locked):
-                    shutil.rmtree(path, ignore_errors=True)
+        path = Path(self.root, PARTIAL, f"{name}.lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.locked(path, -1 if wait else 0) as held:
+            yield held
+        with suppress(OSError):  # another process works there
+            path.parent.rmdir()
 
     def sweep(self) -> None:
-        """Remove what killed processes have left of any subfolder, and of the mark."""
+        """Remove locks that are not held, and what killed processes have left unfinished."""
         files.sweep(Path(self.root))
-        with suppress(FileNotFoundError), os.scandir(Path(self.root, PARTIAL)) as entries:
-            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-            for name in names:
-                with self.lock(name, wait=False):
-                    pass
+        folder = Path(self.root, PARTIAL)
+        with suppress(FileNotFoundError), os.scandir(folder) as entries:
+            for entry in list(entries):
+                if entry.is_dir(follow_symlinks=False) and files.is_abandoned(entry.name, Path(entry)):
+                    shutil.rmtree(entry, ignore_errors=True)
+                elif entry.name.endswith(".lock"):
+                    with files.locked(Path(entry), 0):  # removes one that is free
+                        pass
+        with suppress(OSError):  # another process works there
+            folder.rmdir()
 
     def publish(self, name: str, contents: Iterable[tuple[str, memoryview]]) -> None:
-        """Write a subfolder, given as names and contents of its files, in place of what is there.
+        """Write a subfolder, given as names and contents of its files, in place of the one that is there.
 
-        It is written beside its place and renamed when whole, so that it is there complete or not at all.
-        Needs the lock on it.
+        It is written elsewhere and renamed when it is complete, so that it is complete or absent.
 
         Raises:
             OSError: it cannot be written.
         """
-        partial, target = Path(self.root, PARTIAL, name, files.own_name()), Path(self.root, name)
+        partial, target = Path(self.root, PARTIAL, files.own_name()), Path(self.root, name)
         partial.mkdir(parents=True)
         try:
             for file, content in contents:
@@ -170,9 +145,9 @@ class LocalFolder:
                 with path.open("wb") as opened:
                     opened.write(content)
                     opened.flush()
-                    os.fsync(opened.fileno())  # before the folder is renamed: a power cut must not halve it
+                    os.fsync(opened.fileno())  # before the rename, in case of a power cut
             while True:
-                with suppress(FileNotFoundError):  # nothing there
+                with suppress(FileNotFoundError):  # there was none
                     target.rename(partial / "old")
                 try:
                     (partial / "new").rename(target)
@@ -180,13 +155,13 @@ class LocalFolder:
                 except OSError as error:
                     if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
-                shutil.rmtree(partial / "old", ignore_errors=True)  # one without a lock was faster: once more
+                shutil.rmtree(partial / "old", ignore_errors=True)  # another writer was faster: once more
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 class RemoteFolder:
-    """A folder at an fsspec address. The file system is looked up each time: fsspec keeps one a process."""
+    """A folder at an fsspec address. The file system is looked up each time: fsspec caches it per process."""
 
     def __init__(self, root: str, mark: str) -> None:
         self.root, self.mark = root.rstrip("/"), mark
@@ -200,8 +175,8 @@ class RemoteFolder:
             raise InputError(f"{self.root}: {error}") from error
 
     @contextmanager
-    def _told(self, name: str = "") -> Iterator[None]:
-        """Name what cannot be read: every file system has errors of its own."""
+    def _naming(self, name: str = "") -> Iterator[None]:
+        """Turn an error of reading into one that names the file; every file system has errors of its own."""
         try:
             yield
         except (FileNotFoundError, InputError):
@@ -211,36 +186,36 @@ class RemoteFolder:
             raise InputError(f"{place}: cannot be read ({files.reason(error)})") from error
 
     def names(self) -> list[str]:
-        """Return the subfolders that count, sorted; hidden ones are left out."""
+        """Return the names of the subfolders that count, sorted, without hidden ones."""
         fs, root = self._at()
-        with self._told():
+        with self._naming():
             fs.invalidate_cache()
             names = {path.rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False)}
             marks = {f"{root}/{name}/{self.mark}": name for name in names if name and name[0] != "."}
-            found = fs.cat(list(marks), on_error="omit") if marks else {}
-        return sorted(marks[path] for path in found)
+            present = fs.cat(list(marks), on_error="omit") if marks else {}
+        return sorted(marks[path] for path in present)
 
     def exists(self, name: str) -> bool:
         """Whether there is a file ``name``."""
         fs, path = self._at(name)
-        with self._told(name):
+        with self._naming(name):
             return fs.exists(path)
 
     def size(self, name: str) -> int:
-        """Return the bytes in a file, -1 where there is none or nobody tells."""
+        """Return the size of a file in bytes, −1 if there is none or the size is unknown."""
         fs, path = self._at(name)
         try:
-            with self._told(name):
+            with self._naming(name):
                 size = fs.info(path)["size"]
         except FileNotFoundError:
             return -1
         return -1 if size is None else size
 
     def head(self, name: str, limit: int) -> bytes | None:
-        """Return at most ``limit`` bytes of a file from its start, None where there is none."""
+        """Return at most ``limit`` bytes from the start of a file, None if there is none."""
         fs, path = self._at(name)
         try:
-            with self._told(name):
+            with self._naming(name):
                 return fs.cat_file(path, start=0, end=limit)
         except FileNotFoundError:
             return None
@@ -249,11 +224,11 @@ class RemoteFolder:
         """Fill a contiguous array from ``offset`` on; False if the file ends before."""
         fs, path = self._at(name)
         try:
-            with self._told(name):
+            with self._naming(name):
                 content = fs.cat_file(path, start=offset, end=offset + array.nbytes)
         except FileNotFoundError:
             return False
-        if len(content) > array.nbytes:  # a web server that knows no ranges sends the whole file
+        if len(content) > array.nbytes:  # a web server without ranges sends the whole file
             content = content[offset : offset + array.nbytes]
         if len(content) < array.nbytes:
             return False
@@ -262,16 +237,16 @@ class RemoteFolder:
 
     @contextmanager
     def lock(self, name: str, wait: bool) -> Iterator[bool]:
-        """There are no locks: two writers do the same work twice, and the result is right."""
+        """Yield True: there are no locks, so two writers do the same work twice, with the same result."""
         yield True
 
     def sweep(self) -> None:
-        """A killed process leaves files in place, which do not count and are overwritten."""
+        """Do nothing: the files of a killed process do not count, and are overwritten."""
 
     def publish(self, name: str, contents: Iterable[tuple[str, memoryview]]) -> None:
-        """Write a subfolder, given as names and contents of its files, in place of what is there.
+        """Write a subfolder, given as names and contents of its files, in place of the one that is there.
 
-        Its mark is taken away first and, being last of the contents, comes back last.
+        The mark is removed first and, being the last of the contents, written last.
         """
         fs, mark = self._at(f"{name}/{self.mark}")
         if fs.exists(mark):

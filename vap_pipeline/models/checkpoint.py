@@ -9,7 +9,7 @@ import torch
 
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
-from vap_pipeline.io.tensors import digest, parse, unpack
+from vap_pipeline.io.tensors import digest, unpack
 from vap_pipeline.models.network import ModelConfig, ProjectionModel
 
 WEIGHTS = "model.safetensors"
@@ -45,7 +45,7 @@ def load(folder: str) -> tuple[ProjectionModel, dict[str, Any]]:
     content = files.read(path)
     try:
         tensors, header = unpack(content)
-        config = parse(header["config"])
+        config = json.loads(header["config"])
         if config.pop("sha256") != digest(config, tensors):
             raise ValueError("its checksum is wrong")
         with torch.device("meta"):  # allocates nothing: the tensors of the file become the weights
