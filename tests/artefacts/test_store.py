@@ -121,9 +121,9 @@ def test_what_differs_is_said(tmp_path):
     made(tmp_path / "s")
     with pytest.raises(InputError, match=r"dim was 8, is 9, encoder.sha256 was ab, is cd"):
         stores.open_store(tmp_path / "s", {"encoder": {"name": "cpc", "sha256": "cd"}, "dim": 9})
-    with pytest.raises(InputError, match=r"frame_rate is 100, expected 50"):
+    with pytest.raises(InputError, match=r"frame_rate was 100, is 50"):
         stores.create(tmp_path / "s", {**DESCRIPTION, "frame_rate": 50})
-    with pytest.raises(InputError, match=r"audio.rate is 16000, expected 8000"):
+    with pytest.raises(InputError, match=r"audio.rate was 16000, is 8000"):
         stores.open_store(tmp_path / "s", {"audio": {"rate": 8_000}})
     assert stores.create(tmp_path / "s", DESCRIPTION).conversations == ["a"]
 
@@ -457,7 +457,7 @@ def test_as_many_conversations_as_switchboard_s_keep_no_file_open(tmp_path):
 
 def test_what_a_kill_left_of_the_description_is_removed(tmp_path):
     writer = stores.create(tmp_path / "s", DESCRIPTION)
-    (tmp_path / "s" / f".{files.own_name()}.partial").write_bytes(b"half")
+    (tmp_path / "s" / f".{files.HOST}-4194305-0123abcd.partial").write_bytes(b"half")
     writer.sweep()
     assert [path.name for path in (tmp_path / "s").iterdir()] == ["zarr.json"]
 

@@ -42,8 +42,12 @@ def test_files_of_pandas_and_other_programs_are_read_if_nothing_is_lost(tmp_path
     path = tmp_path / "t.parquet"
     schema = pa.schema([("name", pa.string()), ("channel", pa.int8()), ("value", pa.float64())])
     wide = pa.schema(
-        [("value", pa.float64()), ("name", pa.large_string()), ("channel", pa.int64())]
-        + [("__index_level_0__", pa.int64())]
+        [
+            ("value", pa.float64()),
+            ("name", pa.large_string()),
+            ("channel", pa.int64()),
+            ("__index_level_0__", pa.int64()),
+        ]
     )
     rows = {"value": [1.5, 2.5], "name": ["a", "b"], "channel": [0, 1], "__index_level_0__": [5, 6]}
     for compression in ("none", "snappy", "zstd", "gzip"):

@@ -178,7 +178,8 @@ class Writer(Store):
     def claim(self, conversation: str, wait: bool = True) -> Iterator[bool]:
         """Keep other processes from writing a conversation; yields False if one of them is writing it.
 
-        With ``wait``, wait until it is done instead. A killed process holds no claim. A remote store has no locks: two writers do the same work twice, to the same result.
+        With ``wait``, wait until it is done instead. A killed process holds no claim. A remote store has no
+        locks: two writers do the same work twice, with the same result.
         """
         _check_name(conversation)
         with self._folder.lock(conversation, wait) as held:

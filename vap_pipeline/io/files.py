@@ -227,14 +227,20 @@ def locked(path: Path, timeout_s: float = -1) -> Iterator[bool]:
         file systems without locks, where two processes may do the same work, with the same result.
     """
     lock = FileLock(path)
-    try:
-        lock.acquire(timeout=timeout_s)
-    except Timeout:
-        yield False
-        return
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=timeout_s)
+            break
+        except FileNotFoundError:  # another process has removed the empty folder
+            continue
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            break
     try:
         yield True
     finally:
@@ -256,7 +262,6 @@ def alone(folder: str) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         try:
-            Path(inner).mkdir(parents=True, exist_ok=True)
             held = stack.enter_context(locked(Path(inner, LOCK), ALONE_TIMEOUT_S))
         except OSError as error:
             raise InputError(

@@ -108,11 +108,12 @@ class LocalFolder:
             OSError: the folder cannot be written.
         """
         path = Path(self.root, PARTIAL, f"{name}.lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with files.locked(path, -1 if wait else 0) as held:
-            yield held
-        with suppress(OSError):  # another process works there
-            path.parent.rmdir()
+        try:
+            with files.locked(path, -1 if wait else 0) as held:
+                yield held
+        finally:
+            with suppress(OSError):  # another process works there
+                path.parent.rmdir()
 
     def sweep(self) -> None:
         """Remove locks that are not held, and what killed processes have left unfinished."""
