@@ -149,7 +149,7 @@ def run_fast(folder: Path, clock: Clock) -> tuple[list[Conversation], int]:
 def run_scores(folder: Path, clock: Clock) -> None:
     """Time the scores of the test set, of random probabilities."""
     corpus = manifest.read(folder)
-    test = [(name, va.numpy()) for name, va in turn_taking.activity(corpus, corpus.test_set())]
+    test = list(corpus.activity(corpus.test_set()))
     n_windows = sum(len(window_starts(len(va))) for _, va in test)
     with clock("scores, regions", n_windows):
         regions = scores.regions(test, seed=0)

@@ -200,7 +200,7 @@ def test_a_recording_that_was_cut_short(audio: Path, tmp_path: Path) -> None:
     """libsndfile takes what is there; the conversation would just be shorter."""
     path = audio / "b.wav"
     path.write_bytes(path.read_bytes()[:-4_000])
-    with pytest.raises(InputError, match=r"b\.wav: truncated: its header promises"):
+    with pytest.raises(InputError, match=r"b\.wav: truncated: its header says"):
         segments.read(audio, [table(tmp_path / "calls.csv", HEADER + ROWS)], 0, 2)
 
 

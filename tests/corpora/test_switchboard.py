@@ -339,7 +339,7 @@ def break_audio(audio: Path, how: str) -> None:
 BROKEN = {
     "missing": "sw2003: no audio below .* \\(1 like this\\)",
     "without transcripts": "sw2099: no transcripts",
-    "truncated": "sw02003.sph: truncated: its header promises 192,000 bytes of samples and 191,999",
+    "truncated": "sw02003.sph: truncated: its header says 192,000 bytes of samples, but it holds 191,999",
     "truncated header": "sw02003.sph: truncated inside its SPHERE header",
     "empty": "sw02003.sph: not a NIST SPHERE file",
     "no SPHERE": "sw02003.sph: not a NIST SPHERE file",
@@ -348,7 +348,7 @@ BROKEN = {
     "strange coding": "sw02003.sph: samples coded as 'cosmic'",
     "no length": "sw02003.sph: broken SPHERE header \\(sample_count is None\\)",
     "negative": "sample_count is -6000",
-    "huge": "truncated: its header promises 192,000,000,000,000 bytes",
+    "huge": "truncated: its header says 192,000,000,000,000 bytes",
     "huge, compressed": "more than a day",
     "no number": "its length is no multiple of 1,024",
     "wav that is none": "sw02003.wav: cannot be read as audio",

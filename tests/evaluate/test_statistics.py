@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vap_pipeline.artefacts import manifest
 from vap_pipeline.evaluate.__main__ import main
-from vap_pipeline.evaluate.statistics import measure, page, pool, write_statistics
+from vap_pipeline.evaluate.statistics import measure, pool
+from vap_pipeline.evaluate.statistics_page import page, write_statistics
 from vap_pipeline.turn_taking.events import EVENTS
 
 # A speaks, B after a gap of 0.4 s; A gives a backchannel at 5.0 s, and takes over from 8.6 to 9.0 s;

@@ -21,7 +21,7 @@ import zarr
 from made import LAUNCH, RATE, content, corpus, in_a_namespace, mutate, places, speech
 
 from vap_pipeline.artefacts import manifest, store
-from vap_pipeline.audio import recording as audio
+from vap_pipeline.audio.recording import gains, open_recording, pieces
 from vap_pipeline.encoders.cpc_weights import load
 from vap_pipeline.extract import run
 from vap_pipeline.extract.__main__ import SKIPPED, main
@@ -38,8 +38,8 @@ def test_what_is_in_the_store(tmp_path):
     segments = listed.segments()
     for i, each in enumerate(listed.conversations):
         name, frames = each.conversation, int(100 * each.duration_s) + 1
-        recording = audio.open_recording(tiny.audio(i))
-        whole = torch.cat(list(audio.pieces(recording, audio.gains(recording), frames, 1_000)))
+        recording = open_recording(tiny.audio(i))
+        whole = torch.cat(list(pieces(recording, gains(recording), frames, 1_000)))
         with torch.no_grad():
             expected = encoder(whole[None])[0].numpy()
         features = made.features(name, 0, made.frames(name))
@@ -137,7 +137,7 @@ FAULTS = {
         lambda path: soundfile.write(path, speech(11), RATE),
         "lasts 11.00 s, but the manifest says 12.00",
     ),
-    "truncated": (truncate, "truncated: its header promises"),
+    "truncated": (truncate, "truncated: its header says"),
     "no audio": (lambda path: path.write_bytes(b"NIST_1A\n   1024\n"), "truncated inside its SPHERE header"),
     "empty": (lambda path: path.write_bytes(b""), "cannot be read as audio"),
     "absent": (lambda path: path.unlink(), "No such file"),
@@ -201,7 +201,7 @@ def test_features_of_before_are_said_to_stay(tmp_path, caplog):
     with pytest.raises(SystemExit):
         main(tiny.flags(on_error="skip"))
     assert caplog.messages[-1].startswith("skipped c0000: ")
-    assert caplog.messages[-1].endswith("; its features of before stay")
+    assert caplog.messages[-1].endswith("; its earlier features stay in the store")
 
 
 def test_two_hundred_broken_files_and_some_good_ones(tmp_path, caplog, capsys):
@@ -227,7 +227,7 @@ def test_two_hundred_broken_files_and_some_good_ones(tmp_path, caplog, capsys):
 
 def sum_of_channels(path):
     """All that the features depend on: two channels that changed places are no fault that a file shows."""
-    return torch.cat(list(audio.open_recording(path).blocks()), dim=1).sum(0)
+    return torch.cat(list(open_recording(path).blocks()), dim=1).sum(0)
 
 
 def test_other_faults(tmp_path, capsys):
@@ -352,7 +352,7 @@ def test_signals_end_it_soon_with_a_message(tmp_path, signum):
 
 SLOW = """
 import sys, time
-from vap_pipeline.audio import recording as audio
+from vap_pipeline.audio.recording import gains, open_recording, pieces, resample
 from vap_pipeline.extract.__main__ import main
 def gains(recording):
     print("working", file=sys.stderr, flush=True)
@@ -461,7 +461,7 @@ def test_a_process_whose_peer_fails_ends_with_a_line(tmp_path, at_fault):
     runs = ranks(tiny, (0, 1))
     said = [run.communicate(timeout=60)[1] for run in runs]
     assert [run.returncode for run in runs] == [2, 2] and "Traceback" not in "".join(said)
-    assert "truncated: its header promises" in said[at_fault]
+    assert "truncated: its header says" in said[at_fault]
     assert "error: another of the processes ended early; its own message is above" in said[1 - at_fault]
 
 

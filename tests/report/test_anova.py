@@ -11,9 +11,10 @@ import pytest
 
 from vap_pipeline.artefacts.score_files import SCORES
 from vap_pipeline.io.errors import InputError
-from vap_pipeline.report import table as report
+from vap_pipeline.report import table as report_table
 from vap_pipeline.report.__main__ import main
-from vap_pipeline.report.anova import compare, find, holm
+from vap_pipeline.report.anova import compare, holm
+from vap_pipeline.report.command import find
 
 
 def table(
@@ -91,7 +92,7 @@ def test_one_fold_has_no_deviation_and_no_test():
     for row in comparison.to_pylist():
         assert row["mean"] is not None
         assert row["sd"] is None and row["F"] is None and row["p_paired"] is None
-    text = report.table(
+    text = report_table.report(
         "small", ["random-seed0"], table({"discrete": [0.5]}), compare(table({"discrete": [0.5]}))
     )
     assert "| discrete | .500 | (–) | – | – | – |" in text
@@ -102,7 +103,7 @@ def test_values_without_variance_have_no_t():
     found = rows(compare(table({"discrete": [0.5, 0.5], "comparative": [0.4, 0.4]})))
     assert found["comparative"]["t_paired"] is None
     assert found["comparative"]["F"] is None
-    report.table(
+    report_table.report(
         "small", ["random-seed0"], table({"discrete": [0.5, 0.5]}), compare(table({"discrete": [0.5, 0.5]}))
     )
 
@@ -115,11 +116,11 @@ def test_losses_are_not_compared():
 
 def test_table_of_switchboard_shows_the_published_rows():
     scores = table({"discrete": [0.9, 0.8], "comparative": [0.7, 0.7]})
-    text = report.table("switchboard", ["60k.pt"], scores, compare(scores))
+    text = report_table.report("switchboard", ["60k.pt"], scores, compare(scores))
     lines = text.splitlines()
     at = lines.index("| discrete | .850 ± .071 | (–) | – | – | – |")
     assert lines[at + 1] == "| *published* | *.899* | (*.510*) | *.786* | *.733* | *.723* |"
-    assert "*published*" not in report.table("sample", ["random-seed0"], scores, compare(scores))
+    assert "*published*" not in report_table.report("sample", ["random-seed0"], scores, compare(scores))
     # 90 holds, 10 shifts: always hold has F1 180/190 for holds, 0 for shifts; weighted .9 · 180/190.
     assert f"| majority class | {0.9 * 180 / 190:.3f}".replace("0.", ".") in text
 
@@ -128,7 +129,7 @@ def test_majority_of_shifts():
     scores = pa.concat_tables(
         [table({"discrete": [0.9]}, metric, support=(10, 30)) for metric in ("f1_hold_shift", "f1_shift")]
     )
-    always = report.metrics(scores, compare(scores))[report.MAJORITY]
+    always = report_table.metrics(scores, compare(scores))[report_table.MAJORITY]
     assert always["f1_shift"] == pytest.approx(60 / 70, abs=1e-4)  # precision 30/40, recall 1
     assert always["f1_hold_shift"] == pytest.approx(0.75 * 60 / 70, abs=1e-4)
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from vap_pipeline.io import files, parquet
 from vap_pipeline.io.errors import InputError
+from vap_pipeline.settings.events import recorded
 
 CURE = "run vap-evaluate score again"
 SCORES = pa.schema(
@@ -91,9 +92,10 @@ def read_scores(path: str) -> pa.Table:
     return table
 
 
-def event_settings(scores: pa.Table) -> dict[str, Any]:
-    """Return the event settings of scores; empty in files from before these were recorded (the paper's)."""
-    return json.loads((scores.schema.metadata or {}).get(b"event_settings", b"{}"))
+def event_settings(scores: pa.Table, path: str) -> dict[str, Any]:
+    """Return the event settings of the scores in ``path``; older files have the paper's."""
+    described = (scores.schema.metadata or {}).get(b"event_settings", b"{}")
+    return recorded(json.loads(described), path).described()
 
 
 def read_events(path: str, scores: pa.Table) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The header of a NIST SPHERE file: what its samples are, before any of them is read."""
+"""The header of a NIST SPHERE file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,13 @@ from pathlib import Path
 from vap_pipeline.io.errors import InputError
 
 MAGIC = b"NIST_1A\n"
-LONGEST_HEADER = 1 << 20  # real ones have 1,024 bytes
+LONGEST_HEADER_BYTES = 1 << 20  # real ones have 1,024
+CONVERT = "convert the file to WAV with sph2pipe"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header says of the samples, which start ``size`` bytes into the file."""
+    """The fields of the header; the samples start ``size`` bytes into the file."""
 
     size: int
     rate: int
@@ -20,82 +21,82 @@ class Header:
     sample_bytes: int
     coding: str  # pcm, ulaw or alaw
     shorten: bool  # compressed with shorten
-    big_endian: bool
+    checksum: int | None  # the sum of the stored samples mod 2^16
 
 
 def read_header(path: Path) -> Header:
     """Return the header of the SPHERE file ``path``, checked against the length of the file.
 
     Raises:
-        InputError: not a SPHERE file, a broken header, a coding that nobody here can read, or fewer bytes
-            than the header promises. (What a shorten-compressed file needs is known only once it is decoded.)
+        InputError: not a SPHERE file, a broken header, an unknown coding, or fewer bytes than the header
+            says. (The length of a shorten-compressed file is known only after decoding.)
     """
     try:
         with path.open("rb") as file:
             start = file.read(16)
             length = start[len(MAGIC) :].strip()
             size = int(length) if length.isdigit() else 0
-            header = start + file.read(max(0, min(size, LONGEST_HEADER) - 16))
+            header = start + file.read(max(0, min(size, LONGEST_HEADER_BYTES) - 16))
             available = file.seek(0, 2) - size
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     if not start.startswith(MAGIC):
         raise InputError(f"{path}: not a NIST SPHERE file; copy it again from its source, or convert it")
     if not size or size % 1024:
-        raise InputError(
-            f"{path}: broken SPHERE header (its length is no multiple of 1,024); copy the file again"
-        )
-
-    fields: dict[str, str] = {}
-    lines = iter(header.decode("latin-1").split("\n")[2:])
-    for line in lines:
-        if line.strip() == "end_head":
-            break
-        name, _, value = line.partition(" ")
-        value = value.partition(" ")[2].strip()
-        if not line.startswith(";") and fields.setdefault(name, value) != value:
-            raise InputError(f"{path}: broken SPHERE header ({name} stands there twice); copy the file again")
-    else:
-        raise InputError(f"{path}: truncated inside its SPHERE header; copy the file again")
-
-    def count(name: str, default: int | None = None) -> int:
-        text = fields.get(name, default)
-        try:
-            number = int(text)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            number = 0
-        if number < 1:
-            raise InputError(f"{path}: broken SPHERE header ({name} is {text}); copy the file again")
-        return number
-
+        raise _broken(path, "its length is not a multiple of 1,024")
+    fields = _fields(path, header)
     coding, *packing = fields.get("sample_coding", "pcm").lower().replace("mu-law", "ulaw").split(",")
     shorten = bool(packing) and packing[0].startswith("embedded-shorten")
     if coding not in ("pcm", "ulaw", "alaw") or (packing and not shorten):
-        raise InputError(
-            f"{path}: samples coded as {fields['sample_coding']!r}; convert the file to WAV with sph2pipe"
-        )
+        raise InputError(f"{path}: its samples are coded as {fields['sample_coding']!r}; {CONVERT}")
     if fields.get("channels_interleaved", "TRUE").upper() != "TRUE":
-        raise InputError(f"{path}: its channels are not interleaved; convert the file to WAV with sph2pipe")
-    order = fields.get("sample_byte_format", "01")
-    if coding == "pcm" and not shorten and order not in ("01", "0123", "10", "3210"):
-        raise InputError(
-            f"{path}: broken SPHERE header (sample_byte_format is {order!r:.20}); "
-            "convert the file to WAV with sph2pipe"
-        )
+        raise InputError(f"{path}: its channels are not interleaved; {CONVERT}")
+    checksum = fields.get("sample_checksum", "")
     found = Header(
         size=size,
-        rate=count("sample_rate"),
-        channels=count("channel_count", 1),
-        frames=count("sample_count"),
-        sample_bytes=count("sample_n_bytes", 2 if coding == "pcm" else 1),
+        rate=_count(path, fields, "sample_rate"),
+        channels=_count(path, fields, "channel_count", 1),
+        frames=_count(path, fields, "sample_count"),
+        sample_bytes=_count(path, fields, "sample_n_bytes", 2 if coding == "pcm" else 1),
         coding=coding,
         shorten=shorten,
-        big_endian=order in ("10", "3210"),
+        checksum=int(checksum) if checksum.isdigit() else None,
     )
+    if found.sample_bytes != (2 if coding == "pcm" else 1) and not shorten:
+        raise InputError(f"{path}: {coding} samples of {found.sample_bytes} bytes; {CONVERT}")
+    if coding == "pcm" and not shorten and fields.get("sample_byte_format", "01") not in ("01", "10"):
+        raise _broken(path, f"sample_byte_format is {fields['sample_byte_format']!r:.20}")
     promised = found.frames * found.channels * found.sample_bytes
     if not shorten and available < promised:
         raise InputError(
-            f"{path}: truncated: its header promises {promised:,} bytes of samples and "
-            f"{max(available, 0):,} are there; copy the file again"
+            f"{path}: truncated: its header says {promised:,} bytes of samples, but it holds "
+            f"{max(available, 0):,}; copy the file again"
         )
     return found
+
+
+def _fields(path: Path, header: bytes) -> dict[str, str]:
+    """Return the fields of a header, each a line of name, type and value, up to ``end_head``."""
+    fields: dict[str, str] = {}
+    for line in header.decode("latin-1").split("\n")[2:]:
+        if line.strip() == "end_head":
+            return fields
+        name, _, value = line.partition(" ")
+        if not line.startswith(";"):
+            fields[name] = value.partition(" ")[2].strip()
+    raise InputError(f"{path}: truncated inside its SPHERE header; copy the file again")
+
+
+def _count(path: Path, fields: dict[str, str], name: str, default: int | None = None) -> int:
+    text = fields.get(name, default)
+    try:
+        number = int(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1:
+        raise _broken(path, f"{name} is {text}")
+    return number
+
+
+def _broken(path: Path, fault: str) -> InputError:
+    return InputError(f"{path}: broken SPHERE header ({fault}); copy the file again, or {CONVERT}")

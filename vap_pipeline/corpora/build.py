@@ -1,4 +1,4 @@
-"""One module a corpus: its files in, a manifest out. Here is what they have in common."""
+"""What the readers of corpora share: faults, merging words, durations, splits, and the manifest."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from vap_pipeline.artefacts.manifest import SCHEMA, Conversation, Manifest, chec
 from vap_pipeline.corpora import recordings
 from vap_pipeline.io.errors import InputError
 
-GAP_S = 0.05  # speech that goes on sooner is one segment
+GAP_S = 0.05  # words closer than this are one segment
 OVERRUN_S = 1.0  # transcripts may run past the end of the audio by this much
 
 Split = tuple[str, int | None]
@@ -21,16 +21,16 @@ Split = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class Speech:
-    """Who speaks when in one conversation: a row a segment [start_s, end_s), sorted by channel and start."""
+    """Who speaks when in one conversation: rows of segments [start_s, end_s), sorted by channel and start."""
 
     channel: np.ndarray  # int8
     start_s: np.ndarray
     end_s: np.ndarray
-    duration_s: float  # of the conversation; the last end time where there is no audio
+    duration_s: float  # of the conversation; without audio, the last end time
 
 
 class Faults:
-    """What becomes of a faulty conversation: it stops everything, or it is left out and listed at the end."""
+    """Conversations that cannot be read: the first one stops the command, or all are skipped and listed."""
 
     def __init__(self, on_error: str = "stop") -> None:
         self.skip = on_error == "skip"
@@ -46,13 +46,13 @@ class Faults:
             self.skipped.append(str(error))
 
     def report(self) -> None:
-        """List what was left out."""
+        """List the conversations that were skipped."""
         if self.skipped:
             logging.warning("left out:\n  %s", "\n  ".join(self.skipped))
 
 
 def paired(spoken: Iterable[str], audio: Mapping[str, Path], root: Path, faults: Faults) -> list[str]:
-    """Names that have both transcripts and audio; each of the others is a fault."""
+    """Return the names that have both transcripts and audio; every other name is a fault."""
     spoken = set(spoken)
     for missing, what in (
         (spoken - audio.keys(), f"no audio below {root}"),
@@ -77,13 +77,13 @@ def merge(
 
     Args:
         start_s, end_s: (words,) seconds, sorted by start.
-        utterance: (words,) a number that changes from one utterance to the next; without it all are of one.
+        utterance: (words,) the number of each word's utterance; without it all words are of one.
 
     Returns:
         start_s, end_s of the segments, (segments,).
     """
-    # Switchboard has 851 gaps of 0.050000 s to the digit. The rounding of this difference in float64 puts 347
-    # of them below 0.05, as it did for the published events; exact decimals would lose two of those.
+    # Switchboard has 851 gaps of exactly 0.05 s. Rounding this difference in float64 puts 347 of them below
+    # 0.05, as it did for the published events; with exact decimals two of those events would be missing.
     end_s = np.maximum.accumulate(end_s)
     first = np.ones(len(start_s), bool)
     first[1:] = start_s[1:] - end_s[:-1] >= GAP_S
@@ -126,12 +126,12 @@ def split(names: Sequence[str], test: int, folds: int) -> dict[str, Split]:
     """
     if folds < 2 or test < 0:
         raise InputError(
-            f"--folds {folds} --test {test}: there must be 2 folds or more, and no fewer than 0 for testing"
+            f"--folds {folds} --test {test}: give at least 2 folds, and at least 0 conversations for testing"
         )
     train = len(names) - test
     if train < folds:
         raise InputError(
-            f"{len(names)} conversations are too few for {test} of them in the test set and {folds} folds; "
+            f"{len(names)} conversations are too few for a test set of {test} and {folds} folds; "
             "give a smaller --test or --folds"
         )
     length, longer = divmod(train, folds)
@@ -143,9 +143,9 @@ def split(names: Sequence[str], test: int, folds: int) -> dict[str, Split]:
 def assemble(
     speech: Mapping[str, Speech], audio: Mapping[str, Path], root: Path | None, splits: Mapping[str, Split]
 ) -> Manifest:
-    """Make the manifest of the conversations in ``speech``; those without a split are listed as unused."""
+    """Return the manifest of the conversations in ``speech``; those without a split are listed as unused."""
     if not speech:
-        raise InputError("no conversation is left; mend or complete what was left out")
+        raise InputError("no conversation is left; correct those that were skipped")
     conversations = []
     for name, spoken in speech.items():
         path = audio[name].relative_to(root).as_posix() if root else ""

@@ -1,8 +1,8 @@
 """Clips of one speaker each, such as LibriSpeech's, made into telephone calls for pretraining the encoder.
 
-The speaker is what a file's name holds before its first ``-`` or ``_`` (``103-1240-0000.flac``), as in
-LibriSpeech, LibriTTS and VCTK. Two speakers make a call, each on a channel, in turns of a clip; nobody speaks
-in two of them. The calls pass the telephone band: 200 to 3,400 Hz, 8 kHz, mu-law.
+A file's name starts with its speaker, up to the first ``-`` or ``_`` (``103-1240-0000.flac``), as in
+LibriSpeech, LibriTTS and VCTK. Two speakers make a call, each on a channel, taking turns of a clip; no
+speaker is in two calls. The calls are telephone speech: 200 to 3,400 Hz, 8 kHz, mu-law.
 """
 
 import io
@@ -19,17 +19,17 @@ from tqdm import tqdm
 
 from vap_pipeline.artefacts.manifest import Manifest
 from vap_pipeline.audio.headers import read_header
+from vap_pipeline.audio.telephone import RATE_HZ, band_pass
 from vap_pipeline.corpora import build, recordings
 from vap_pipeline.corpora.build import Faults, Speech
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
-RATE = 8000
 PEAK = 0.5  # of every clip; full scale is 1
-QUIET = 0.02  # of the peak: what is below at both ends of a clip is not speech
+QUIET_SHARE = 0.02  # of the peak: quieter samples at both ends of a clip are not speech
 GAP_S = 0.5  # between two clips
-LONGEST_S = 3600.0  # of a clip, all of which is in memory
-SHORTEST_S = 10.0  # a shorter call ends in silence: manifests have none
+LONGEST_CLIP_S = 3600.0  # it is held in memory
+SHORTEST_CALL_S = 10.0  # calls are padded with silence to the manifest's minimum
 SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
 
 
@@ -47,7 +47,7 @@ def read(clips: Path, audio: Path, test: int | None, folds: int, on_error: str =
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             spoken[re.split("[-_]", path.stem)[0]].append(path)
     if not spoken:
-        raise InputError(f"{clips}: no clips below it ({', '.join(SUFFIXES)}); mend the path")
+        raise InputError(f"{clips}: no clips below it ({', '.join(SUFFIXES)}); check the path")
     faults = Faults(on_error)
     seconds: dict[str, float] = {}
     for speaker, paths in spoken.items():
@@ -58,17 +58,17 @@ def read(clips: Path, audio: Path, test: int | None, folds: int, on_error: str =
     names = ["-".join(pair) for pair in pairs]
     splits = build.split(names, min(2, max(len(names) - folds, 0)) if test is None else test, folds)
     speech: dict[str, Speech] = {}
-    found: dict[str, Path] = {}
+    audio_of: dict[str, Path] = {}
     for name, pair in tqdm(zip(names, pairs, strict=True), "calls", len(names), unit="", disable=None):
         path = audio / f"{name}.wav"
         if call := _call([spoken[speaker] for speaker in pair], path, faults):
-            speech[name], found[name] = call, path
+            speech[name], audio_of[name] = call, path
     faults.report()
-    return build.assemble(speech, found, audio, splits)
+    return build.assemble(speech, audio_of, audio, splits)
 
 
 def _call(sides: list[list[Path]], path: Path, faults: Faults) -> Speech | None:
-    """Write one call, from the clips of one or two speakers; return who speaks when, None if nobody does."""
+    """Write one call from the clips of one or two speakers; return its speech, or None if there is none."""
     spoken: list[tuple[int, np.ndarray]] = []
     for row in zip_longest(*sides):
         for channel, clip in enumerate(row):
@@ -76,48 +76,45 @@ def _call(sides: list[list[Path]], path: Path, faults: Faults) -> Speech | None:
                 spoken += [(channel, _telephone(clip))] if clip else []
     if not spoken:
         return None
-    ends = np.cumsum([len(samples) + round(GAP_S * RATE) for _, samples in spoken])
-    length = max(ends[-1], round(SHORTEST_S * RATE))
+    ends = np.cumsum([len(samples) + round(GAP_S * RATE_HZ) for _, samples in spoken])
+    length = max(ends[-1], round(SHORTEST_CALL_S * RATE_HZ))
     line, segments = np.zeros((length, 2), np.float32), []
     for (channel, samples), end in zip(spoken, ends.tolist(), strict=True):
-        stop = end - round(GAP_S * RATE)
+        stop = end - round(GAP_S * RATE_HZ)
         line[stop - len(samples) : stop, channel] = samples
-        segments.append((channel, (stop - len(samples)) / RATE, stop / RATE))
+        segments.append((channel, (stop - len(samples)) / RATE_HZ, stop / RATE_HZ))
     content = io.BytesIO()
-    soundfile.write(content, line, RATE, format="WAV", subtype="ULAW")
+    soundfile.write(content, line, RATE_HZ, format="WAV", subtype="ULAW")
     files.write(path, content.getvalue())
     segments.sort()
     channels, start_s, end_s = (np.array(column) for column in zip(*segments, strict=True))
-    return Speech(channels.astype(np.int8), start_s, end_s, length / RATE)
+    return Speech(channels.astype(np.int8), start_s, end_s, length / RATE_HZ)
 
 
 def _seconds(path: Path) -> float:
     header = read_header(path)
     if header.channels != 1:
         raise InputError(
-            f"{path}: {header.channels} channels where a clip of one speaker has one; convert it"
+            f"{path}: {header.channels} channels, expected one, as a clip of one speaker has; convert it"
         )
     seconds = header.samples / header.rate
-    if seconds > LONGEST_S:
-        raise InputError(f"{path}: lasts {seconds:,.0f} s, where a clip is an hour at most; cut it")
+    if seconds > LONGEST_CLIP_S:
+        raise InputError(f"{path}: lasts {seconds:,.0f} s, longer than an hour; cut it into shorter clips")
     return seconds
 
 
 def _telephone(path: Path) -> np.ndarray:
-    """Read a clip, cut off the silence at both ends, and pass it through the telephone band: (samples,)."""
+    """Read a clip, cut off the silence at both ends, and band-pass it: (samples,) float32 at 8 kHz."""
     try:
         samples, rate = soundfile.read(path, dtype="float32")
     except (soundfile.SoundFileError, OSError) as error:
         raise InputError(f"{path}: cannot be decoded ({error}); copy or convert it again") from error
     if not np.isfinite(samples).all():
-        raise InputError(f"{path}: samples that are no finite numbers; convert it again")
-    common = gcd(rate, RATE)
-    samples = signal.sosfilt(_BAND, signal.resample_poly(samples, RATE // common, rate // common))
+        raise InputError(f"{path}: NaN or infinite samples; convert it again")
+    common = gcd(rate, RATE_HZ)
+    samples = band_pass(signal.resample_poly(samples, RATE_HZ // common, rate // common))
     level = np.abs(samples)
     if not level.max(initial=0) > 0:
-        raise InputError(f"{path}: nothing but silence; leave it out")
-    loud = np.flatnonzero(level > QUIET * level.max())
+        raise InputError(f"{path}: only silence; leave it out")
+    loud = np.flatnonzero(level > QUIET_SHARE * level.max())
     return (samples[loud[0] : loud[-1] + 1] * (PEAK / level.max())).astype(np.float32)
-
-
-_BAND = signal.butter(2, (200, 3400), "bandpass", fs=RATE, output="sos")

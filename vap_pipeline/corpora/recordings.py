@@ -1,28 +1,28 @@
-"""The audio files of a corpus: where they lie, and how long they are."""
+"""Finding the audio files of a corpus, and their durations."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vap_pipeline.audio.headers import read_header
+from vap_pipeline.audio.headers import check_two_channels, read_header
 from vap_pipeline.io.errors import InputError
 
 SUFFIXES = (".sph", ".wav", ".flac")
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """Yield every file below ``root``, in a fixed order, and below the folders that links there lead to.
-
-    A folder to which several ways lead is looked through once.
+    """Yield every file below ``root``, in a fixed order. Links to folders are followed, each folder once.
 
     Raises:
-        InputError: there is no such folder, or one below it cannot be read.
+        InputError: there is no such folder, or a folder below it cannot be read.
     """
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; mend the path")
+        raise InputError(f"{root}: no such folder; check the path")
 
     def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); mend that") from error
+        raise InputError(
+            f"{error.filename}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
     visited = set()
     for folder, inner, files in os.walk(root, onerror=refuse, followlinks=True):
@@ -41,7 +41,7 @@ def find(root: Path, name: Callable[[str], str | None]) -> dict[str, Path]:
 
     Args:
         root: folder of audio.
-        name: gives the conversation of a file's stem, or None where it is not one of the corpus.
+        name: returns the conversation of a file's stem, or None if it is not of this corpus.
 
     Raises:
         InputError: there is no such folder, no audio in it, or two files of one conversation.
@@ -52,10 +52,12 @@ def find(root: Path, name: Callable[[str], str | None]) -> dict[str, Path]:
         if conversation is None:
             continue
         if conversation in found:
-            raise InputError(f"{path}: {found[conversation]} is of the same conversation; remove one")
+            raise InputError(
+                f"{path}: {found[conversation]} has the same conversation; remove one of the two"
+            )
         found[conversation] = path
     if not found:
-        raise InputError(f"{root}: no audio of this corpus below it ({', '.join(SUFFIXES)}); mend the path")
+        raise InputError(f"{root}: no audio of this corpus below it ({', '.join(SUFFIXES)}); check the path")
     return found
 
 
@@ -63,12 +65,8 @@ def duration_s(path: Path) -> float:
     """Return the duration of a two-channel audio file in seconds, from its header.
 
     Raises:
-        InputError: not audio, truncated (as far as a header tells), or not two channels.
+        InputError: not audio, truncated (as far as its header shows), or not of two channels.
     """
     header = read_header(path)
-    if (channels := header.channels) != 2:
-        raise InputError(
-            f"{path}: {channels} channel{'s' * (channels != 1)} where each of two speakers needs one; "
-            "join the two sides into one file, for example with `sox -M A.wav B.wav AB.wav`"
-        )
+    check_two_channels(path, header.channels)
     return header.samples / header.rate

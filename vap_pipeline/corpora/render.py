@@ -1,7 +1,7 @@
 """Speak ms98 transcripts, simulated or real, into telephone audio, each word at its own time.
 
-What a speaker says between two pauses is synthesised by espeak-ng in one breath, then stretched so that each
-word fills its own place in the transcript. How it ends depends on what comes next, as in life:
+The words between two pauses are synthesised by espeak-ng as one phrase, then stretched so that each word
+fills its place in the transcript. How the phrase ends depends on what comes next:
 
 - shift: the other speaks next: the pitch falls, the voice fades and dulls;
 - hold: the speaker goes on: the pitch stays or rises a little, the voice keeps its strength;
@@ -10,7 +10,7 @@ word fills its own place in the transcript. How it ends depends on what comes ne
 
 (Gravano & Hirschberg, "Turn-taking cues in task-oriented dialogue", Computer Speech and Language 25, 2011;
 Duncan, "Some signals and rules for taking speaking turns in conversations", Journal of Personality and Social
-Psychology 23, 1972.) One ending in eight sounds like another kind: the cues are to be learnt, not read off.
+Psychology 23, 1972.) One ending in eight sounds like another kind, so that the cues are not certain.
 """
 
 import hashlib
@@ -34,15 +34,15 @@ from scipy import signal
 from tqdm import tqdm
 
 from vap_pipeline.audio import espeak
+from vap_pipeline.audio.telephone import RATE_HZ, band_pass
 from vap_pipeline.corpora import switchboard
 from vap_pipeline.corpora.switchboard import NOT_SPEECH
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
-RATE = 8000
-VERSION = 2  # of the rendering: audio of another version is made again
-CUE_VALIDITY = 0.88  # how often an ending sounds like what really follows
-CUE_S = 0.8  # how long before the end a cue begins, in seconds
+VERSION = 2  # of the rendering: audio of another version is rendered again
+CUE_VALIDITY = 0.88  # how often an ending sounds like the event that follows
+CUE_S = 0.8  # before the end, when a cue begins
 ACCENTS = ("en-us", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland", "en-029")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4", "f5")
 
@@ -64,8 +64,8 @@ class Unit(NamedTuple):
 class Cue(NamedTuple):
     semitones: float  # how far the pitch has moved at the end
     ending: str  # the punctuation whose melody espeak gives the last accent
-    gain_db: float  # how much louder the voice has become at the end
-    bright: float  # how much of the voice above 700 Hz has been added at the end, or taken away
+    gain_db: float  # by which the voice is louder at the end
+    bright: float  # share of the voice above 700 Hz that is added at the end, or taken away
 
 
 class Voice(NamedTuple):
@@ -86,13 +86,14 @@ def render(transcripts: Path, audio: Path, seed: int = 0, jobs: int | None = Non
     """Speak every conversation below ``transcripts`` into ``audio/swb1_d1/data/sw02001.sph``.
 
     The files are two-channel 8 kHz mu-law NIST SPHERE, A left and B right, as long as the transcripts, spread
-    over ``swb1_d1`` to ``swb1_d4``. What was spoken before from the same transcript with the same seed stays,
-    so that an interrupted run goes on; what was spoken from transcripts that are gone is removed. The same
-    transcripts and seed give the same bytes with any number of processes, ``jobs`` (default: one a core).
+    over ``swb1_d1`` to ``swb1_d4``. Files rendered earlier from the same transcript with the same seed stay,
+    so an interrupted run continues; files rendered from transcripts that no longer exist are removed. The
+    same transcripts and seed give the same bytes with any number of processes, ``jobs`` (default: one per
+    core).
 
     Raises:
-        InputError: there are no transcripts, a channel is missing, a transcript is broken, or there is a
-            recording in a file's place that was not rendered.
+        InputError: there are no transcripts, a channel is missing, a transcript is broken, or a recording
+            that was not rendered is in a file's place.
     """
     tasks: list[tuple[str, dict[str, Path], Path, int]] = []
     keys = {}
@@ -102,7 +103,7 @@ def render(transcripts: Path, audio: Path, seed: int = 0, jobs: int | None = Non
         keys[path] = _key(sides, seed)
         found = _key_of(path)
         if found is None and path.exists():
-            raise InputError(f"{path}: a recording, not one that was rendered; give another --audio folder")
+            raise InputError(f"{path}: a recording that was not rendered; give another --audio folder")
         if found != keys[path]:
             tasks.append((name, sides, path, seed))
     for path in audio.rglob("sw*.sph"):
@@ -113,7 +114,7 @@ def render(transcripts: Path, audio: Path, seed: int = 0, jobs: int | None = Non
     if not tasks:
         return
 
-    # Forked from a server that has imported this module, a process costs next to nothing.
+    # Forked from a server that has imported this module, a process starts quickly.
     context = get_context("forkserver" if os.name == "posix" else "spawn")
     if isinstance(context, ForkServerContext):
         context.set_forkserver_preload(["__main__", __name__])
@@ -129,13 +130,13 @@ def render(transcripts: Path, audio: Path, seed: int = 0, jobs: int | None = Non
 
 
 def _in_fresh_process(context: BaseContext, *task: Any) -> None:
-    """Run :func:`_render` in a process of its own: espeak's state would leak into the next conversation."""
+    """Run :func:`_render` in its own process: espeak's state would leak into the next conversation."""
     with ProcessPoolExecutor(1, context, initializer=_die_with_parent) as process:
         process.submit(_render, *task).result()
 
 
 def _die_with_parent() -> None:
-    """End this process when the one that started it ends, however that ended."""
+    """End this process when the one that started it ends."""
     parent = parent_process()
     if parent:
         wait = threading.Thread(target=lambda: (connection.wait([parent.sentinel]), os._exit(1)), daemon=True)
@@ -148,13 +149,13 @@ def read_tokens(name: str, sides: dict[str, Path]) -> list[list[Token]]:
     Raises:
         InputError: a word file is missing or broken, or the conversation has no length.
     """
-    switchboard.read_conversation(name, sides)  # checks all that can be wrong
+    switchboard.read_conversation(name, sides)  # for its checks
     tokens = []
     for path in (sides["A"], sides["B"]):
         rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         tokens.append([Token(float(start), float(end), text) for _, start, end, text in rows])
     if not max(channel[-1].end for channel in tokens):
-        raise InputError(f"conversation {name}: of no length; get its files again")
+        raise InputError(f"conversation {name}: has no length; get its files again")
     return tokens
 
 
@@ -172,7 +173,7 @@ def units(tokens: Sequence[Token]) -> list[Unit]:
 
 
 def endings(own: Sequence[Unit], other: Sequence[Unit]) -> list[str]:
-    """Say what each unit of a speaker is, or what follows it: a key of ``CUES`` for each of ``own``.
+    """Return what each unit of a speaker is, or what follows it: a key of ``CUES`` for each of ``own``.
 
     A backchannel lasts at most 1 s, in a silence of its speaker of 1 s before and after. Others end in
 
@@ -210,11 +211,11 @@ def _short(channel: Sequence[Unit]) -> list[bool]:
 
 
 def speakable(text: str) -> str:
-    """Return what to say for a transcript's token; nothing for marks such as ``<b_aside>``.
+    """Return the words to speak for a transcript's token; empty for marks such as ``<b_aside>``.
 
-    ``[laughter-yeah]`` is yeah, ``about_1`` about, ``{coinage}`` coinage. Of a word said for another,
-    ``[splace/place]``, it is the one that was said, and of a word broken off, ``we[nt]-``, the part that was
-    said, with a vowel where it has none: ``w[ent]-`` is wuh.
+    ``[laughter-yeah]`` gives yeah, ``about_1`` about, ``{coinage}`` coinage. A slip, ``[splace/place]``,
+    gives the word that was said, splace. A broken word, ``we[nt]-``, gives the part that was said, with a
+    vowel added if it has none: ``w[ent]-`` gives wuh.
     """
     if text.startswith("<"):
         return ""
@@ -225,37 +226,39 @@ def speakable(text: str) -> str:
     said = re.sub(r"[{}]", "", said).strip("-").replace("_", " ")
     if re.search(r"[aeiou0-9]|.y", said, re.IGNORECASE) or said.isupper():
         return said
-    return said + "uh" if "-" in text else said.replace("m", "um", 1)  # not spelt out: "w[ent]-", "hm"
+    return said + "uh" if "-" in text else said.replace("m", "um", 1)  # or espeak would spell "w" and "hm"
 
 
 def _render(name: str, sides: dict[str, Path], path: Path, seed: int) -> None:
     """Speak one conversation into ``path``."""
     rng = np.random.default_rng([seed, int(name[2:])])
     tokens = read_tokens(name, sides)
-    length = round(RATE * max(channel[-1].end for channel in tokens))
+    length = round(RATE_HZ * max(channel[-1].end for channel in tokens))
     speech = np.zeros((length, 2), np.float32)
     spoken = [units(channel) for channel in tokens]
     for channel, variant in enumerate(rng.permutation(VARIANTS)[:2]):
         level = 10 ** (rng.uniform(-26, -21) / 20)
         voice = Voice(f"{rng.choice(ACCENTS)}+{variant}", rng.uniform(-2, 2), level)
         for unit, kind in zip(spoken[channel], endings(spoken[channel], spoken[1 - channel]), strict=True):
-            start = round(RATE * unit.start)
-            speech[start : start + round(RATE * unit.end) - start, channel] += _speak(unit, kind, voice, rng)
+            start = round(RATE_HZ * unit.start)
+            speech[start : start + round(RATE_HZ * unit.end) - start, channel] += _speak(
+                unit, kind, voice, rng
+            )
         for token in tokens[channel]:
-            start, end = round(RATE * token.start), round(RATE * token.end)
-            if token.text in NOT_SPEECH - {"[silence]"} and end - start > RATE // 50:
+            start, end = round(RATE_HZ * token.start), round(RATE_HZ * token.end)
+            if token.text in NOT_SPEECH - {"[silence]"} and end - start > RATE_HZ // 50:
                 speech[start:end, channel] += _noise(token, voice, rng)
     files.write(path, _sphere(_line(speech, rng), _key(sides, seed)))
 
 
 def _speak(unit: Unit, kind: str, voice: Voice, rng: np.random.Generator) -> np.ndarray:
-    """Return a unit's speech, float32 (samples,) at 8 kHz, filling its time, each word in its place."""
+    """Return a unit's speech, float32 (samples,) at 8 kHz, with each word at its own time."""
     if kind != "backchannel" and rng.random() > CUE_VALIDITY:
         kind = rng.choice([other for other in ("shift", "hold", "invitation") if other != kind])
     cue = CUES[kind]
-    length = round(RATE * unit.end) - round(RATE * unit.start)
+    length = round(RATE_HZ * unit.end) - round(RATE_HZ * unit.start)
     tokens = [token for token in unit.tokens if speakable(token.text)]
-    if not tokens or length < RATE // 50:
+    if not tokens or length < RATE_HZ // 50:
         return np.zeros(length, np.float32)
 
     # 1 at the end, 0 until CUE_S before it (later in a short unit).
@@ -268,35 +271,35 @@ def _speak(unit: Unit, kind: str, voice: Voice, rng: np.random.Generator) -> np.
     audio, starts = espeak.speak(said, semitones.tolist(), cue.ending, voice.name, np.clip(speed, 130, 400))
     if not len(audio):
         return np.zeros(length, np.float32)
-    audio = signal.resample_poly(audio, RATE // 50, espeak.RATE // 50, window=_LOW_PASS)
-    places = np.round(RATE * (np.array([token.start for token in tokens]) - unit.start))
+    audio = signal.resample_poly(audio, RATE_HZ // 50, espeak.RATE // 50, window=_LOW_PASS)
+    places = np.round(RATE_HZ * (np.array([token.start for token in tokens]) - unit.start))
     places[0] = 0
-    audio = _stretch(audio, [*(starts * (RATE / espeak.RATE)), len(audio)], [*places, length])
+    audio = _stretch(audio, [*(starts * (RATE_HZ / espeak.RATE)), len(audio)], [*places, length])
 
     level = voice.level * 10 ** (rng.normal(0, 1) / 20) * (0.6 if kind == "backchannel" else 1)
     audio *= level / max(float(np.sqrt(np.mean(audio**2))), 1e-4)
-    ramp = np.clip(1 + (np.arange(length) - length) / (RATE * cue_s), 0, 1)
+    ramp = np.clip(1 + (np.arange(length) - length) / (RATE_HZ * cue_s), 0, 1)
     audio *= 10 ** (cue.gain_db * ramp / 20)
     if cue.bright:
         audio += cue.bright * ramp * (audio - signal.sosfilt(_DULL, audio))
     for token in tokens:
         if token.text.startswith("[laughter-"):  # a tremble
-            start, end = (round(RATE * (t - unit.start)) for t in token[:2])
-            audio[start:end] *= 1 + 0.7 * np.sin(np.arange(end - start) * (2 * np.pi * 6 / RATE))
+            start, end = (round(RATE_HZ * (t - unit.start)) for t in token[:2])
+            audio[start:end] *= 1 + 0.7 * np.sin(np.arange(end - start) * (2 * np.pi * 6 / RATE_HZ))
     return _fade(audio)
 
 
 def _noise(token: Token, voice: Voice, rng: np.random.Generator) -> np.ndarray:
     """Return the sound of laughter, a breath or a noise, float32 (samples,), 6 s of it at most."""
-    length = round(RATE * token.end) - round(RATE * token.start)
+    length = round(RATE_HZ * token.end) - round(RATE_HZ * token.start)
     if token.text == "[laughter]":
-        beats = Unit(0, min(length / RATE, 6), [])
+        beats = Unit(0, min(length / RATE_HZ, 6), [])
         edges = np.linspace(0, beats.end, max(2, round(5 * beats.end)) + 1)
         laugh = [Token(a, b, "ha") for a, b in pairwise(edges)]
         sound = 0.5 * _speak(beats._replace(tokens=laugh), "backchannel", voice, rng)
     else:
         band = _BREATH if token.text == "[vocalized-noise]" else _KNOCK
-        sound = signal.sosfilt(band, rng.standard_normal(min(length, 6 * RATE)))
+        sound = signal.sosfilt(band, rng.standard_normal(min(length, 6 * RATE_HZ)))
         sound *= np.hanning(len(sound)) * 0.2 * voice.level / np.sqrt(np.mean(sound**2))
     return np.pad(sound[:length], (0, length - len(sound[:length])))
 
@@ -307,7 +310,7 @@ def _stretch(audio: np.ndarray, source: Sequence[float], target: Sequence[float]
     WSOLA (Verhelst & Roelands, "An overlap-add technique based on waveform similarity", ICASSP 1993): frames
     of 30 ms, half overlapping, each from within 7.5 ms of its place, where it best continues the one before.
     """
-    hop, search = 15 * RATE // 1000, 75 * RATE // 10000
+    hop, search = 15 * RATE_HZ // 1000, 75 * RATE_HZ // 10000
     frame = 2 * hop
     window = signal.windows.hann(frame, sym=False)
     padded = np.pad(audio, frame + search + hop)
@@ -326,31 +329,31 @@ def _stretch(audio: np.ndarray, source: Sequence[float], target: Sequence[float]
 
 
 def _fade(audio: np.ndarray) -> np.ndarray:
-    """Round off both ends, 8 ms each, so that nothing clicks."""
-    edge = min(8 * RATE // 1000, len(audio) // 2)
+    """Fade in and out over 8 ms, to avoid clicks."""
+    edge = min(8 * RATE_HZ // 1000, len(audio) // 2)
     audio[:edge] *= np.linspace(0, 1, edge)
     audio[len(audio) - edge :] *= np.linspace(1, 0, edge)
     return audio
 
 
 def _line(speech: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Send both channels (samples, 2) down a telephone line: cross-talk at −42 dB, noise, a narrow band."""
+    """Return both channels (samples, 2) after a telephone line: cross-talk, noise, narrow band."""
     line = speech + 10 ** (-42 / 20) * speech[:, ::-1]
     line = line + 10 ** (rng.uniform(-62, -56, 2) / 20) * rng.standard_normal(speech.shape)
-    return np.clip(signal.sosfilt(_TELEPHONE, line, axis=0), -1, 1)
+    return np.clip(band_pass(line), -1, 1)
 
 
 def _sphere(audio: np.ndarray, key: str) -> bytes:
     """Return a mu-law SPHERE file of ``audio`` (samples, 2), with ``key`` in its header."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, audio, RATE, format="NIST", subtype="ULAW")
+    soundfile.write(buffer, audio, RATE_HZ, format="NIST", subtype="ULAW")
     header, samples = buffer.getvalue()[:1024], buffer.getvalue()[1024:]
     field = f"render_key -s{len(key)} {key}\n".encode()
     return header.replace(b"end_head\n", field + b"end_head\n")[:1024] + samples
 
 
 def _key(sides: dict[str, Path], seed: int) -> str:
-    """Return what a rendering depends on, as one short name."""
+    """Return a digest of all that a rendering depends on."""
     digest = hashlib.sha256(f"{VERSION} {seed}".encode())
     for side in sorted(sides):
         digest.update(sides[side].read_bytes())
@@ -358,7 +361,7 @@ def _key(sides: dict[str, Path], seed: int) -> str:
 
 
 def _key_of(path: Path) -> str | None:
-    """Return the key in a rendered file's header; None where there is no file or it was not made here."""
+    """Return the key in a rendered file's header; None if there is no file or it was not rendered."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -367,7 +370,6 @@ def _key_of(path: Path) -> str | None:
 
 
 _LOW_PASS = signal.firwin(20 * (espeak.RATE // 50) + 1, 1 / (espeak.RATE // 50), window=("kaiser", 5.0))
-_TELEPHONE = signal.butter(2, (200, 3400), "bandpass", fs=RATE, output="sos")
-_DULL = signal.butter(2, 700, "lowpass", fs=RATE, output="sos")
-_BREATH = signal.butter(1, (500, 2500), "bandpass", fs=RATE, output="sos")
-_KNOCK = signal.butter(1, 400, "lowpass", fs=RATE, output="sos")
+_DULL = signal.butter(2, 700, "lowpass", fs=RATE_HZ, output="sos")
+_BREATH = signal.butter(1, (500, 2500), "bandpass", fs=RATE_HZ, output="sos")
+_KNOCK = signal.butter(1, 400, "lowpass", fs=RATE_HZ, output="sos")

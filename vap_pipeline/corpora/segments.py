@@ -1,10 +1,10 @@
 """Any corpus of two-channel audio with a table of who speaks when.
 
-A table is a CSV or JSON file with a row a segment, ``conversation, channel, start_s, end_s`` (channel 0 or 1,
-or A or B), or a JSON file with the words of one conversation, named after it: a list of
+A table is a CSV or JSON file with a row per segment, ``conversation, channel, start_s, end_s`` (channel 0 or
+1, or A or B), or a JSON file with the words of the conversation that it is named after: a list of
 ``{"speaker": "A", "start": 2.15, "end": 2.83}``. Segments are kept as they are, words are merged into
-segments. A conversation's audio is the file of its name (``.sph``, ``.wav``, ``.flac``), anywhere below the
-folder of audio.
+segments. The audio of a conversation is the file with its name (``.sph``, ``.wav``, ``.flac``), anywhere
+below the audio folder.
 """
 
 import csv
@@ -30,16 +30,16 @@ SEGMENT = ("conversation", "channel", "start_s", "end_s")
 WORD = ("speaker", "start", "end")
 
 Row = tuple[int, float, float]
-Cells = list[tuple[str, dict[str, Any]]]  # rows of a table, each with the place where it stands
+Cells = list[tuple[str, dict[str, Any]]]  # rows of tables, with their places for messages
 
 
 def read(
     audio: Path, tables: Sequence[Path], test: int | None, folds: int, seed: int = 0, on_error: str = "stop"
 ) -> Manifest:
-    """Make the manifest of the conversations in ``tables``, sorted by name.
+    """Return the manifest of the conversations in ``tables``, sorted by name.
 
     They are shuffled with ``seed``; ``test`` of them (by default a tenth, at least one) are for testing, the
-    others make ``folds`` folds. ``on_error="skip"`` leaves out what cannot be used.
+    others make ``folds`` folds. ``on_error="skip"`` leaves out conversations that cannot be used.
 
     Raises:
         InputError: a table or a conversation cannot be used (see :func:`load`, :func:`speech_of`).
@@ -62,7 +62,7 @@ def load(tables: Sequence[Path], faults: Faults) -> dict[str, Cells]:
     """Return the rows of each conversation in ``tables``, files or folders of files (``.csv``, ``.json``).
 
     Raises:
-        InputError: a file is missing, empty, or no such table as the module says.
+        InputError: a file is missing, empty, or not a table as this module describes.
     """
     found: dict[str, Cells] = defaultdict(list)
     for path in _files(tables):
@@ -72,7 +72,7 @@ def load(tables: Sequence[Path], faults: Faults) -> dict[str, Cells]:
                 raise InputError(f"{path}: no rows; give a table of {', '.join(SEGMENT)}")
             for number, row in enumerate(rows, 1):
                 if not isinstance(row, dict):
-                    raise InputError(f"{path}: row {number}: needs {', '.join(SEGMENT)}; mend the table")
+                    raise InputError(f"{path}: row {number}: needs {', '.join(SEGMENT)}; correct the row")
                 found[str(row.get("conversation", path.stem))].append((f"{path}: row {number}", row))
     return found
 
@@ -81,8 +81,8 @@ def speech_of(name: str, cells: Cells) -> Speech:
     """Return who speaks when in the conversation ``name``.
 
     Raises:
-        InputError: the name cannot be a file's, a row lacks something or holds an impossible channel or
-            time, or segments of one channel overlap (words may).
+        InputError: the name cannot be a file's, a row lacks a value or has an impossible channel or time, or
+            segments of one channel overlap (words may).
     """
     check_name(name)
     rows = sorted(_row(where, row) for where, row in cells)
@@ -106,7 +106,7 @@ def _files(tables: Sequence[Path]) -> Iterator[Path]:
         inside = sorted(table.iterdir()) if table.is_dir() else [table]
         chosen = [p for p in inside if p.suffix.lower() in (".csv", ".json") and not p.name.startswith(".")]
         if not chosen:
-            raise InputError(f"{table}: not a table and no folder of tables (.csv, .json); mend the path")
+            raise InputError(f"{table}: not a table, nor a folder of tables (.csv, .json); check the path")
         yield from chosen
 
 
@@ -120,7 +120,7 @@ def _csv(path: Path) -> list[Any]:
             )
         return list(lines)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV table in UTF-8 ({error}); save it as one") from error
+        raise InputError(f"{path}: not a CSV table in UTF-8 ({error}); save it in that form") from error
 
 
 def _json(path: Path) -> list[Any]:
@@ -128,22 +128,22 @@ def _json(path: Path) -> list[Any]:
     try:
         cells = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON in UTF-8 ({error}); mend the file") from error
+        raise InputError(f"{path}: not JSON in UTF-8 ({error}); save it in that form") from error
     if not isinstance(cells, list):
-        raise InputError(f"{path}: must be a list of rows such as {{{', '.join(SEGMENT)}}}; mend the file")
+        raise InputError(f"{path}: expected a list of rows; see vap-manifest segments --help")
     return cells
 
 
 def _row(where: str, row: dict[str, Any]) -> Row:
     columns = SEGMENT[1:] if "conversation" in row else WORD
     if any(row.get(column) is None for column in columns) or None in row:  # a CSV row too short or too long
-        raise InputError(f"{where}: must be {', '.join(columns)}; mend the table")
+        raise InputError(f"{where}: needs {', '.join(columns)}; correct the row")
     channel = CHANNELS.get(str(row[columns[0]]))
     if channel is None:
         raise InputError(f"{where}: {columns[0]} is {row[columns[0]]!r}; it must be 0 or 1, or A or B")
     start_s, end_s = (_seconds(where, column, row[column]) for column in columns[1:])
     if end_s < start_s:
-        raise InputError(f"{where}: ends at {end_s:g} s, before it starts at {start_s:g} s; mend it")
+        raise InputError(f"{where}: ends at {end_s:g} s, before it starts at {start_s:g} s; correct the row")
     return channel, start_s, end_s
 
 

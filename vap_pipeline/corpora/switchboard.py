@@ -1,7 +1,7 @@
 """Switchboard (LDC97S62) with the "ms98" word alignments of ISIP.
 
-Transcripts: ``sw2001A-ms98-a-word.text``, a line ``utterance start_s end_s token``, a file a speaker. Audio:
-``sw02001.sph``, ``.wav`` or ``.flac``. Both are found anywhere below their folders.
+Transcripts: ``sw2001A-ms98-a-word.text``, a file per speaker with lines ``utterance start_s end_s token``.
+Audio: ``sw02001.sph``, ``.wav`` or ``.flac``. Both are found anywhere below their folders.
 """
 
 import re
@@ -23,17 +23,17 @@ WORDS = re.compile(r"sw(\d{1,9})([ab])-ms98-a-word\.text", re.IGNORECASE)
 AUDIO = re.compile(r"sw(\d{1,9})", re.IGNORECASE)
 LINE = re.compile(r"\S+\s+\d+(\.\d+)?\s+\d+(\.\d+)?\s+\S+", re.ASCII)
 NOT_SPEECH = frozenset(("[silence]", "[noise]", "[vocalized-noise]", "[laughter]"))
-ASIDE = "<b_aside>"  # somebody talks to a third person: not used, as in the paper
+ASIDE = "<b_aside>"  # a speaker talks to a third person: the paper does not use such conversations
 
 
 def read(transcripts: Path, audio: Path | None, test: int, folds: int, on_error: str = "stop") -> Manifest:
-    """Make the manifest of the conversations in ``transcripts``, named ``sw2001`` and so on, in that order.
+    """Return the manifest of the conversations in ``transcripts``, named and sorted as ``sw2001``.
 
     The last ``test`` conversations are for testing, the others make ``folds`` contiguous folds; those with an
-    aside are listed and not used. Without ``audio`` a conversation lasts until its last time.
+    aside are listed and not used. Without ``audio`` a conversation lasts until the last time in it.
 
-    With ``on_error="skip"``, conversations that lack audio or transcripts are no part of the corpus, and
-    broken ones are left out after the split, so that the others stay in their folds.
+    With ``on_error="skip"``, conversations without audio or transcripts are not part of the corpus. Broken
+    ones are left out after the split, so that the others stay in their folds.
 
     Raises:
         InputError: a file or a conversation cannot be used (see :func:`words`, :func:`corpora.fit`).
@@ -61,7 +61,7 @@ def find(transcripts: Path) -> dict[str, dict[str, Path]]:
     """Return for each conversation below ``transcripts`` its word files: {"sw2001": {"A": path, "B": path}}.
 
     Raises:
-        InputError: no folder, nothing in it, or two files of one speaker.
+        InputError: no such folder, no transcripts in it, or two files of one speaker.
     """
     found: dict[str, dict[str, Path]] = {}
     for path in recordings.walk(transcripts):
@@ -70,7 +70,7 @@ def find(transcripts: Path) -> dict[str, dict[str, Path]]:
             sides = found.setdefault(_name(match[1]), {})
             other = sides.setdefault(match[2].upper(), path)
             if other != path:
-                raise InputError(f"{path}: {other} is of the same speaker; remove one of the two")
+                raise InputError(f"{path}: {other} has the same speaker; remove one of the two")
     if not found:
         raise InputError(
             f"{transcripts}: no transcripts below it (such as 20/2001/sw2001A-ms98-a-word.text); "
@@ -80,7 +80,7 @@ def find(transcripts: Path) -> dict[str, dict[str, Path]]:
 
 
 def read_conversation(name: str, sides: dict[str, Path]) -> tuple[Speech, bool]:
-    """Return who speaks when, from the word files of both sides, and whether somebody speaks aside.
+    """Return who speaks when, from the word files of both sides, and whether there is an aside.
 
     Raises:
         InputError: a side is missing, broken (:func:`words`), or over a second shorter than the other.
@@ -113,7 +113,7 @@ def words(path: Path, utterances: str) -> tuple[np.ndarray, np.ndarray, float, b
     Returns:
         start_s, end_s: (segments,) speech, merged inside each utterance (:func:`build.merge`).
         last_s: the last end time.
-        aside: whether the speaker turns to a third person somewhere.
+        aside: whether the speaker talks to a third person anywhere.
 
     Raises:
         InputError: the file cannot be read, a line does not hold four columns with two times, an utterance is
@@ -123,10 +123,10 @@ def words(path: Path, utterances: str) -> tuple[np.ndarray, np.ndarray, float, b
     try:
         content = path.read_bytes().decode().strip()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); mend that") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8 text; get the file again") from error
-    # One split of the whole file and checks of whole columns; which line is at fault is looked up afterwards.
+    # Split the whole file at once and check whole columns; a wrong line is looked up only after that.
     columns = content.split()
     utterance, start, end, token = (columns[i::4] for i in range(4))
     if not columns or len(columns) != 4 * (content.count("\n") + 1):
@@ -143,14 +143,15 @@ def words(path: Path, utterances: str) -> tuple[np.ndarray, np.ndarray, float, b
     spoken = "".join(token)
     if spoken.count("[") != spoken.count("]"):
         line = next(i for i, t in enumerate(token, 1) if t.count("[") != t.count("]"))
-        raise InputError(f"{path}: line {line}: half a bracket, so something is cut off; get the file again")
+        raise InputError(f"{path}: line {line}: an unmatched bracket, so text is missing; get the file again")
     wrong = end_s < start_s
     wrong[1:] |= start_s[1:] < end_s[:-1]
     wrong |= end_s > LONGEST_S
     if wrong.any():
         line = int(wrong.argmax()) + 1
         raise InputError(
-            f"{path}: line {line}: its times run backwards, into the line before, or past a day; mend them"
+            f"{path}: line {line}: its times run backwards, into the line before, or past a day; "
+            "get the file again"
         )
 
     speech = ~np.fromiter(map(NOT_SPEECH.__contains__, token), bool, len(token))
@@ -160,13 +161,14 @@ def words(path: Path, utterances: str) -> tuple[np.ndarray, np.ndarray, float, b
 
 
 def _fault(path: Path, content: str) -> InputError:
-    """What is wrong with a file that is not four columns throughout."""
+    """Return the error for a file that does not have four columns throughout."""
     if not content:
         return InputError(f"{path}: empty; get the file again")
     for number, line in enumerate(content.split("\n"), 1):
         if not LINE.fullmatch(line.strip()):
             return InputError(
-                f"{path}: line {number}: not `utterance start_s end_s token`, times as decimals; mend it"
+                f"{path}: line {number}: not `utterance start_s end_s token`, times as decimals; "
+                "get the file again"
             )
     return InputError(f"{path}: not lines of `utterance start_s end_s token`; get the file again")
 

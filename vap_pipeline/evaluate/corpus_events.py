@@ -13,16 +13,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from vap_pipeline.artefacts import manifest
-from vap_pipeline.artefacts.manifest import Manifest
 from vap_pipeline.io import files, parquet
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.settings.events import FRAME_RATE_HZ, PAPER, EventSettings
 from vap_pipeline.turn_taking.events import EVENTS, find_events, lengths, windows
-from vap_pipeline.turn_taking.voice_activity import frames, voice_activity
 
 BLOCK_WINDOWS = 500  # at once: enough to keep the processor busy, few enough to stay in its cache
-
-Activity = tuple[str, Tensor]  # a conversation's name, and its voice activity (frames, 2) uint8
 
 
 @contextmanager
@@ -54,7 +50,7 @@ def write_events(folder: Path, split: str, out: Path, settings: EventSettings = 
     names = corpus.select(split)
     if not names:
         raise InputError(f"{folder}: no conversation has the split {split}; give another --split")
-    conversations = tqdm(activity(corpus, names), "events", len(names), unit=" conversations", disable=None)
+    conversations = tqdm(corpus.activity(names), "events", len(names), unit=" conversations", disable=None)
     tables = events(conversations, settings)
     paths = (out, out.with_suffix(f".non_shift{out.suffix}"))
     event_tables, non_shift_tables = map(pa.concat_tables, zip(*tables, strict=True))
@@ -68,18 +64,13 @@ def write_events(folder: Path, split: str, out: Path, settings: EventSettings = 
     return paths
 
 
-def activity(corpus: Manifest, names: Iterable[str]) -> Iterator[Activity]:
-    """Yield the voice activity of the conversations ``names`` of a corpus."""
-    segments = corpus.segments()
-    duration_s = {c.conversation: c.duration_s for c in corpus.conversations}
-    for name in names:
-        yield name, torch.from_numpy(voice_activity(*segments[name], frames(duration_s[name])))
-
-
 def events(
-    conversations: Iterable[Activity], settings: EventSettings = PAPER
+    conversations: Iterable[tuple[str, np.ndarray]], settings: EventSettings = PAPER
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Find the events of any number of conversations, some ``BLOCK_WINDOWS`` windows at a time.
+    """Find the events of any number of conversations, about ``BLOCK_WINDOWS`` windows at a time.
+
+    Args:
+        conversations: their names and voice activity (frames, 2) uint8.
 
     Yields:
         Events: ``conversation``, ``window`` (its number in the conversation), ``event``, ``speaker`` (the
@@ -92,7 +83,7 @@ def events(
     n_windows = 0
     for name, va in conversations:
         names.append(name)
-        block.append(windows(va, settings))
+        block.append(windows(torch.from_numpy(va), settings))
         n_windows += len(block[-1])
         if n_windows >= BLOCK_WINDOWS:
             yield _tables(names, block, settings)

@@ -1,31 +1,27 @@
 """The figure of a corpus's turn-taking, as PNG."""
 
-import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from vap_pipeline.report.figures import STYLE
+from vap_pipeline.evaluate.statistics import TurnTaking
+from vap_pipeline.io import plots
 from vap_pipeline.turn_taking.speaker_runs import BOTH, ONLY_A, ONLY_B, SILENCE
 
-if TYPE_CHECKING:
-    from vap_pipeline.evaluate.statistics import TurnTaking
-
-# Colours that people with any kind of colour vision can tell apart (Okabe & Ito).
-SPEECH, OVERLAP, GAP, PAUSE, BACKCHANNEL = "#0072B2", "#D55E00", "#009E73", "#888888", "#CC79A7"
-# Edges of bins lie between the multiples of 10 ms that there are.
-OFFSETS = np.arange(-2.025, 3.03, 0.05)
-SILENCES = np.arange(0.005, 2.03, 0.05)
-TURNS = np.round(np.geomspace(0.1, 100, 37), 2) - 0.005
+SPEECH, OVERLAP, GAP, PAUSE = plots.BLUE, plots.VERMILION, plots.GREEN, plots.GREY
+BACKCHANNEL = plots.PINK
+# Edges of bins are between the multiples of 10 ms that durations are.
+OFFSETS_S = np.arange(-2.025, 3.03, 0.05)
+SILENCES_S = np.arange(0.005, 2.03, 0.05)
+TURNS_S = np.round(np.geomspace(0.1, 100, 37), 2) - 0.005
 
 
-def figure(corpus: str, measured: "TurnTaking") -> bytes:
+def figure(corpus: str, measured: TurnTaking) -> bytes:
     """Draw the floor transfer offsets, silences, turns and backchannels of a corpus."""
-    with rc_context(STYLE):
+    with plots.style():
         drawing = Figure(figsize=(9, 6.6), layout="constrained")
         grid = drawing.add_gridspec(3, 3, height_ratios=[0.28, 1.5, 1])
         _states(drawing.add_subplot(grid[0, :]), corpus, measured)
@@ -33,12 +29,10 @@ def figure(corpus: str, measured: "TurnTaking") -> bytes:
         _silences(drawing.add_subplot(grid[2, 0]), measured)
         _turns(drawing.add_subplot(grid[2, 1]), measured)
         _backchannels(drawing.add_subplot(grid[2, 2]), measured)
-        content = io.BytesIO()
-        drawing.savefig(content, format="png", dpi=160, metadata={"Software": None})
-    return content.getvalue()
+        return plots.png(drawing, dpi=160)
 
 
-def _states(axes: Axes, corpus: str, measured: "TurnTaking") -> None:
+def _states(axes: Axes, corpus: str, measured: TurnTaking) -> None:
     seconds = measured.states.sum(0)
     hours = measured.durations.sum() / 3600
     axes.set_title(
@@ -68,13 +62,13 @@ def _states(axes: Axes, corpus: str, measured: "TurnTaking") -> None:
     axes.axis("off")
 
 
-def _offsets(axes: Axes, measured: "TurnTaking") -> None:
+def _offsets(axes: Axes, measured: TurnTaking) -> None:
     offsets = measured.offsets
     axes.set_title("Floor transfer offset")
     axes.set(xlim=(-2, 3), xlabel="offset (s)", ylabel="share of floor transfers")
     if not len(offsets):
         return
-    share, edges = np.histogram(offsets, OFFSETS)[0] / len(offsets), OFFSETS
+    share, edges = np.histogram(offsets, OFFSETS_S)[0] / len(offsets), OFFSETS_S
     middle = (edges[1:] + edges[:-1]) / 2
     colours = np.select([middle < -0.001, middle > 0.001], [OVERLAP, GAP], PAUSE)
     axes.bar(middle, share, 0.92 * np.diff(edges), color=colours)
@@ -93,16 +87,16 @@ def _offsets(axes: Axes, measured: "TurnTaking") -> None:
     write(f"{len(offsets):,} transfers, {outside:.1%} outside", 2.95, 0.8, color="0.4", ha="right")
 
 
-def _silences(axes: Axes, measured: "TurnTaking") -> None:
+def _silences(axes: Axes, measured: TurnTaking) -> None:
     gaps = measured.offsets[measured.offsets > 0]
     for name, seconds, colour in ("pauses", measured.pauses, PAUSE), ("gaps", gaps, GAP):
-        _histogram(axes, seconds, SILENCES, colour, f"{name}, median {{:.2f}} s")
+        _histogram(axes, seconds, SILENCES_S, colour, f"{name}, median {{:.2f}} s")
     axes.set_title("Silences within and between speakers")
     axes.set(xlim=(0, 2), xlabel="duration (s)", ylabel="share of each")
 
 
-def _turns(axes: Axes, measured: "TurnTaking") -> None:
-    _histogram(axes, measured.turns, TURNS, SPEECH, "median {:.1f} s")
+def _turns(axes: Axes, measured: TurnTaking) -> None:
+    _histogram(axes, measured.turns, TURNS_S, SPEECH, "median {:.1f} s")
     axes.set_title("Turns")
     axes.set(xscale="log", xlim=(0.1, 100), xlabel="duration (s)", ylabel="share of turns")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
@@ -120,7 +114,7 @@ def _histogram(axes: Axes, seconds: np.ndarray, edges: np.ndarray, colour: str, 
     axes.legend(loc="upper right")
 
 
-def _backchannels(axes: Axes, measured: "TurnTaking") -> None:
+def _backchannels(axes: Axes, measured: TurnTaking) -> None:
     rate = 60 * measured.backchannels / measured.durations
     count, edges = np.histogram(rate, np.arange(0, rate.max() + 1, 0.5))
     axes.stairs(count, edges, color=BACKCHANNEL, fill=True, alpha=0.3)

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,26 +19,27 @@ from tqdm import tqdm
 
 from vap_pipeline.artefacts.manifest import Manifest, Segments
 from vap_pipeline.artefacts.store import Writer
-from vap_pipeline.audio import recording as audio
+from vap_pipeline.audio.recording import gains, open_recording, pieces
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.runtime.signals import Stopped
 from vap_pipeline.turn_taking import voice_activity
 
-PIECE_S = 4  # seconds read and encoded at a time; between two of them a stop is heard
+PIECE_S = 4  # read and encoded at a time; the run can stop between two pieces
 SLACK_S = 0.01  # by which a duration in the manifest may be rounded
+RETRY_S = 0.5  # until conversations of another process are looked at again
 BAR = "{percentage:3.0f}% |{bar}| {n:.0f} of {total:.0f} s of audio, {remaining} to go{postfix}"
 
 log = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
-    """What extraction asks of an encoder."""
+    """What extraction needs of an encoder."""
 
     dim: int
 
     def stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Encode one signal that comes in pieces (samples,) at 16 kHz; yield features (frames, dim)."""
+        """Encode one signal in pieces (samples,) at 16 kHz; yield features (frames, dim)."""
 
 
 @dataclass(frozen=True)
@@ -54,45 +55,43 @@ class Job:
         """Return the voice activity, (frames, 2) uint8."""
         return voice_activity.voice_activity(*self.segments, voice_activity.frames(self.duration_s))
 
-    def source(self, ask: Callable[[], None]) -> dict[str, Any]:
-        """Return what the features are made from: with the same, they need not be made again.
+    def source(self, check_stop: Callable[[], None]) -> dict[str, Any]:
+        """Return what the features depend on: if it is unchanged, they need not be made again.
 
         Args:
-            ask: called for each block of the audio; it may raise, to stop.
+            check_stop: called for each block of the audio; it may raise, to stop.
 
         Raises:
             InputError: the audio cannot be read.
         """
-        audio_sha256 = files.sha256(self.audio, ask)
+        audio_sha256 = files.sha256(self.audio, check_stop)
         va_sha256 = hashlib.sha256(self.va().tobytes()).hexdigest()
         return {"duration_s": self.duration_s, "audio_sha256": audio_sha256, "va_sha256": va_sha256}
 
 
 @dataclass
 class Outcome:
-    """What became of the conversations that were not up to date: encoded, or skipped for a fault."""
+    """The conversations that were encoded, and those that were skipped, with the reason."""
 
     encoded: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def jobs(manifest: Manifest, audio_root: Path) -> list[Job]:
-    """Return the conversations of train and test, the longest first: none is then left over at the end.
+def jobs(manifest: Manifest, audio: Path) -> list[Job]:
+    """Return the conversations of train and test, the longest first, so that processes end together.
 
     Raises:
         InputError: one of them has no audio.
     """
     segments = manifest.segments()
     found = []
-    for each in manifest.conversations:
-        if each.split and not each.audio:
+    for c in manifest.conversations:
+        if c.split and not c.audio:
             raise InputError(
-                f"conversation {each.conversation}: no audio in the manifest; "
-                "make the manifest again where the audio is"
+                f"conversation {c.conversation}: no audio in the manifest; make it again with --audio"
             )
-        if each.split:
-            path = audio_root / each.audio
-            found.append(Job(each.conversation, path, each.duration_s, segments[each.conversation]))
+        if c.split:
+            found.append(Job(c.conversation, audio / c.audio, c.duration_s, segments[c.conversation]))
     return sorted(found, key=lambda job: (-job.duration_s, job.conversation))
 
 
@@ -102,71 +101,93 @@ def extract(
     encoder: Encoder,
     workers: int,
     skip: bool,
-    stopped: Callable[[], int] = lambda: 0,
+    received: Callable[[], int] = lambda: 0,
 ) -> Outcome:
-    """Bring the store up to date with ``jobs``, ``workers`` conversations at a time, a core each.
+    """Bring the store up to date with ``jobs``, ``workers`` conversations at a time, one per core.
 
-    What is up to date is left alone; what another process is encoding is waited for.
+    Conversations that are up to date are left alone. Those that another process is encoding are waited for.
 
     Args:
-        skip: go on after a conversation at fault.
-        stopped: the signal to end, 0 if none came; asked between two pieces of audio, whatever is done with
-            them.
+        skip: go on after a conversation that cannot be read.
+        received: returns the signal that was received, or 0; called between two pieces of audio.
 
     Raises:
-        InputError: a conversation is at fault, and ``skip`` is not set.
+        InputError: a conversation cannot be read, and ``skip`` is not set.
         OSError: the store cannot be written.
-        Stopped: the run is to end.
+        Stopped: a signal was received.
     """
     outcome, over, waiting = Outcome(), threading.Event(), False
 
-    def ask() -> None:
-        if (signum := stopped()) or over.is_set():
+    def check_stop() -> None:
+        if (signum := received()) or over.is_set():
             raise Stopped(signum or signal.SIGTERM)
 
-    to_encode, encoded_s, began = sum(job.duration_s for job in jobs), 0.0, time.monotonic()
-    bar = tqdm(total=to_encode, bar_format=BAR, disable=None)
+    progress = _Progress(sum(job.duration_s for job in jobs))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # two conversations on two cores are faster than each on both
     pool = ThreadPoolExecutor(workers)
     try:
         while jobs:
-            futures = {pool.submit(_bring_up_to_date, job, writer, encoder, ask): job for job in jobs}
+            futures = {pool.submit(_bring_up_to_date, job, writer, encoder, check_stop): job for job in jobs}
             jobs = []
             for future in as_completed(futures):
                 job = futures.pop(future)
-                try:
-                    encoded = future.result()
-                except InputError as error:
-                    if not skip:
-                        raise
-                    stays = "; its features of before stay" if job.conversation in writer else ""
-                    encoded, outcome.skipped[job.conversation] = False, f"{error}{stays}"
+                encoded = _result(future, job, writer, outcome, skip)
                 if encoded is None:
                     jobs.append(job)
-                elif encoded:
-                    outcome.encoded.append(job.conversation)
-                    bar.update(job.duration_s)
-                    encoded_s += job.duration_s
-                    speed = encoded_s / (time.monotonic() - began)
-                    bar.set_postfix_str(f"{speed:.0f} times real time", refresh=False)
                 else:
-                    bar.total = to_encode = to_encode - job.duration_s
+                    progress.update(job, encoded)
             if jobs and not waiting:
                 log.info("another vap-extract is encoding %s; waiting for it", jobs[0].conversation)
                 waiting = True
-            time.sleep(0.5 if jobs else 0)
+            time.sleep(RETRY_S if jobs else 0)
     finally:
         over.set()
         pool.shutdown(cancel_futures=True)
-        bar.close()
+        progress.bar.close()
         torch.set_num_threads(threads)
     writer.sweep()
     return outcome
 
 
+class _Progress:
+    """The progress bar, in seconds of audio, with the speed."""
+
+    def __init__(self, total_s: float) -> None:
+        self.bar = tqdm(total=total_s, bar_format=BAR, disable=None)
+        self.total_s, self.encoded_s, self.began = total_s, 0.0, time.monotonic()
+
+    def update(self, job: Job, encoded: bool) -> None:
+        """Count a conversation that was encoded, or one that needed no encoding."""
+        if not encoded:
+            self.total_s -= job.duration_s
+            self.bar.total = self.total_s
+            return
+        self.bar.update(job.duration_s)
+        self.encoded_s += job.duration_s
+        speed = self.encoded_s / (time.monotonic() - self.began)
+        self.bar.set_postfix_str(f"{speed:.0f} times real time", refresh=False)
+
+
+def _result(
+    future: "Future[bool | None]", job: Job, writer: Writer, outcome: Outcome, skip: bool
+) -> bool | None:
+    """Note what became of a conversation; return whether it was encoded, None if another process has it."""
+    try:
+        encoded = future.result()
+    except InputError as error:
+        if not skip:
+            raise
+        kept = "; its earlier features stay in the store" if job.conversation in writer else ""
+        outcome.skipped[job.conversation] = f"{error}{kept}"
+        return False
+    if encoded:
+        outcome.encoded.append(job.conversation)
+    return encoded
+
+
 def receipt(jobs: list[Job], writer: Writer) -> bytes:
-    """Return what stands for the store where that is too large to look at: JSON that changes when it does."""
+    """Return a small description of the store, as JSON that changes when the store does."""
     digest = hashlib.sha256()
     for name in sorted(job.conversation for job in jobs):
         digest.update(json.dumps([name, writer.attributes(name)], sort_keys=True).encode())
@@ -179,19 +200,21 @@ def receipt(jobs: list[Job], writer: Writer) -> bytes:
     return json.dumps(content, indent=2).encode() + b"\n"
 
 
-def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, ask: Callable[[], None]) -> bool | None:
-    """Return whether the conversation had to be encoded; None where another process has it in hand."""
-    ask()
+def _bring_up_to_date(
+    job: Job, writer: Writer, encoder: Encoder, check_stop: Callable[[], None]
+) -> bool | None:
+    """Return whether the conversation had to be encoded; None if another process is encoding it."""
+    check_stop()
     stamp = _stamp(job.audio)
-    source = job.source(ask)
+    source = job.source(check_stop)
     if _is_up_to_date(job, writer, source):
         return False
-    with writer.claim(job.conversation, wait=False) as mine:
-        if not mine:
+    with writer.claim(job.conversation, wait=False) as claimed:
+        if not claimed:
             return None
         if _is_up_to_date(job, writer, source):  # by another process, meanwhile
             return False
-        writer.write(job.conversation, _features(job, encoder, ask, stamp), job.va(), source)
+        writer.write(job.conversation, _features(job, encoder, check_stop, stamp), job.va(), source)
     return True
 
 
@@ -207,29 +230,29 @@ def _is_up_to_date(job: Job, writer: Writer, source: dict[str, Any]) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Return what differs once the file at ``path`` is another; empty where there is none."""
+    """Return numbers that change when the file at ``path`` does; empty if there is no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return ()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _features(
-    job: Job, encoder: Encoder, ask: Callable[[], None], stamp: tuple[int, ...]
+    job: Job, encoder: Encoder, check_stop: Callable[[], None], stamp: tuple[int, ...]
 ) -> Iterator[np.ndarray]:
-    recording = audio.open_recording(job.audio, ask)
+    recording = open_recording(job.audio, check_stop)
     if abs(recording.duration_s - job.duration_s) > SLACK_S:
         raise InputError(
             f"{job.audio}: lasts {recording.duration_s:.2f} s, but the manifest says {job.duration_s:.2f} s "
-            f"of {job.conversation}; make the manifest again, or copy the file again"
+            f"for {job.conversation}; make the manifest again, or copy the file again"
         )
     frames = voice_activity.frames(job.duration_s)
-    pieces = audio.pieces(recording, audio.gains(recording), frames, PIECE_S)
-    for features in encoder.stream(pieces):
-        ask()
+    audio = pieces(recording, gains(recording), frames, PIECE_S)
+    for features in encoder.stream(audio):
+        check_stop()
         if not torch.isfinite(features).all():
-            raise InputError(f"{job.audio}: gives features that are not finite; check the encoder's weights")
+            raise InputError(f"{job.audio}: its features are NaN or infinite; check the encoder's weights")
         yield features.half().cpu().numpy()
     if _stamp(job.audio) != stamp:
-        raise InputError(f"{job.audio}: has changed while it was read; start the same command again")
+        raise InputError(f"{job.audio}: it changed while it was read; start the same command again")

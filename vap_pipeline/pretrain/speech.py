@@ -1,4 +1,4 @@
-"""The speech of a manifest's speakers: where it lies, and its samples, one channel at a time."""
+"""The speech of a manifest's speakers: its places in the recordings, and its samples."""
 
 import hashlib
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ from vap_pipeline.audio.recording import Recording, open_recording
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
-PAUSE_S = 0.3  # a speaker's shorter pauses belong to the speech
-QUIET = 1e-3  # a window whose peak is lower holds no speech, whatever the manifest says
+PAUSE_S = 0.3  # shorter pauses of a speaker count as speech
+QUIET = 1e-3  # a window with a lower peak holds no speech
 SLACK_S = 0.01  # by which speech may outlast its recording, for rounding
-MARGIN = 1600  # samples read on both sides of a window, so that resampling does not show at its ends
+MARGIN_SAMPLES = 1600  # read on both sides of a window, to resample its ends as its middle
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Stretch:
     """Speech of one speaker without a long pause.
 
     Attributes:
-        speaker: ``corpus/conversation/channel``; nobody is known to speak in two conversations.
+        speaker: ``corpus/conversation/channel``: each conversation is taken to have speakers of its own.
         audio: the two-channel file, and its ``channel``.
         start_s, end_s: seconds in it.
     """
@@ -50,32 +50,32 @@ def stretches(
     Raises:
         InputError: a conversation has no audio.
     """
-    wanted, found = set(conversations), []
+    wanted, stretches_ = set(conversations), []
     segments = manifest.segments()
-    for each in manifest.conversations:
-        if each.conversation not in wanted:
+    for c in manifest.conversations:
+        if c.conversation not in wanted:
             continue
-        if not each.audio:
+        if not c.audio:
             raise InputError(
-                f"conversation {each.conversation}: no audio in the manifest; make the manifest where it is"
+                f"conversation {c.conversation}: no audio in the manifest; make it again with --audio"
             )
-        channels, start_s, end_s = segments[each.conversation]
+        channels, start_s, end_s = segments[c.conversation]
         for channel in (0, 1):
-            mine = channels == channel
-            if not mine.any():
+            chosen = channels == channel
+            if not chosen.any():
                 continue
-            starts, ends = start_s[mine], np.maximum.accumulate(end_s[mine])
+            starts, ends = start_s[chosen], np.maximum.accumulate(end_s[chosen])
             first = np.flatnonzero(np.append(True, starts[1:] - ends[:-1] >= PAUSE_S))
             last = np.append(first[1:], len(starts)) - 1
             for a, b in zip(starts[first].tolist(), ends[last].tolist(), strict=True):
                 if b - a >= shortest_s:
-                    speaker = f"{manifest.name}/{each.conversation}/{channel}"
-                    found.append(Stretch(speaker, root / each.audio, channel, a, b))
-    return found
+                    speaker = f"{manifest.name}/{c.conversation}/{channel}"
+                    stretches_.append(Stretch(speaker, root / c.audio, channel, a, b))
+    return stretches_
 
 
 def digest(stretches: list[Stretch]) -> str:
-    """SHA-256 of what is said, by whom and when, whatever folder the audio lies in.
+    """Return the SHA-256 of the speakers, times and audio of stretches; the folders do not count.
 
     Raises:
         InputError: a file cannot be read.
@@ -96,29 +96,22 @@ def digest(stretches: list[Stretch]) -> str:
 def read(stretch: Stretch, start_s: float, samples: int) -> Tensor:
     """Return ``samples`` samples at 16 kHz of a stretch from ``start_s`` (of the recording) on, float32.
 
-    They are as they lie in the file: not yet scaled.
+    They have the level of the file.
 
     Raises:
-        InputError: the file cannot be read, or ends before.
+        InputError: the file cannot be read, or ends earlier.
     """
     recording = _recording(stretch.audio)
     rate, first = recording.rate, round(start_s * recording.rate)
     count = -(-samples * rate // SAMPLE_RATE_HZ)
-    before = min(first, MARGIN * rate // SAMPLE_RATE_HZ)
-    stop = min(first + count + MARGIN * rate // SAMPLE_RATE_HZ, recording.samples)
+    before = min(first, MARGIN_SAMPLES * rate // SAMPLE_RATE_HZ)
+    stop = min(first + count + MARGIN_SAMPLES * rate // SAMPLE_RATE_HZ, recording.samples)
     if first + count > recording.samples + SLACK_S * rate:
         raise InputError(
             f"{stretch.audio}: ends at {recording.duration_s:.2f} s, though the manifest has speech until "
             f"{stretch.end_s:.2f} s; copy the file or make the manifest again"
         )
-    try:
-        block = recording.read(first - before, stop)
-    except OSError as error:
-        raise InputError(f"{stretch.audio}: cannot be read any more ({error.strerror})") from error
-    if block.shape != (stop - first + before, 2):
-        raise InputError(f"{stretch.audio}: truncated or damaged after {start_s:.0f} s; copy it again")
-    if not np.isfinite(block).all():
-        raise InputError(f"{stretch.audio}: samples that are no finite numbers after {start_s:.0f} s")
+    block = recording.read_checked(first - before, stop)
     signal = torch.from_numpy(np.ascontiguousarray(block[:, stretch.channel]))
     if rate != SAMPLE_RATE_HZ:
         signal = torchaudio.functional.resample(signal, rate, SAMPLE_RATE_HZ)
@@ -128,6 +121,6 @@ def read(stretch: Stretch, start_s: float, samples: int) -> Tensor:
     return signal
 
 
-@lru_cache(maxsize=64)  # shorten-compressed files lie in memory decoded, 10 MB each
+@lru_cache(maxsize=64)  # decoded shorten-compressed files are in memory, 10 MB each
 def _recording(path: Path) -> Recording:
     return open_recording(path)

@@ -2,53 +2,41 @@
 
 import io
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from tqdm import tqdm
 
 from vap_pipeline.artefacts import score_files
+from vap_pipeline.io import plots
+from vap_pipeline.settings.events import FRAME_RATE_HZ
 from vap_pipeline.turn_taking.scores import TASKS
 
 RECALL = np.linspace(0, 1, 201)
 TITLES = {
-    "hold_shift": "S/H: shift or hold",
-    "short_long": "S/L: short or long",
-    "predict_shift": "S-pred: a shift is coming",
-    "predict_backchannel": "BC-pred: a backchannel is coming",
+    "hold_shift": "S/H (f1_hold_shift): shift or hold",
+    "short_long": "S/L (f1_short_long): short or long",
+    "predict_shift": "S-pred (f1_predict_shift): a shift is coming",
+    "predict_backchannel": "BC-pred (f1_predict_backchannel): a backchannel is coming",
 }
-# Colours that people with any kind of colour vision can tell apart (Okabe & Ito).
 MODELS = {
-    "discrete": "#0072B2",
-    "independent": "#D55E00",
-    "independent-40": "#009E73",
-    "comparative": "#CC79A7",
+    "discrete": plots.BLUE,
+    "independent": plots.VERMILION,
+    "independent-40": plots.GREEN,
+    "comparative": plots.PINK,
 }
-OTHER_MODEL = "#555555"
-SPEAKERS = ("#0072B2", "#D55E00")
 EVENTS = {  # task and label -> name, colour
-    ("hold_shift", 1): ("shift", "#009E73"),
-    ("hold_shift", 0): ("hold", "#999999"),
-    ("predict_shift", 1): ("before a shift", "#8FD3BD"),
-    ("short_long", 0): ("long", "#E69F00"),
-    ("short_long", 1): ("short", "#CC79A7"),
-    ("predict_backchannel", 1): ("before a backchannel", "#E8C4D8"),
-}
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-    "text.parse_math": False,  # a $ in a name is one
+    ("hold_shift", 1): ("shift", plots.GREEN),
+    ("hold_shift", 0): ("hold", plots.LIGHT_GREY),
+    ("predict_shift", 1): ("before a shift", plots.LIGHT_GREEN),
+    ("short_long", 0): ("long", plots.ORANGE),
+    ("short_long", 1): ("short", plots.PINK),
+    ("predict_backchannel", 1): ("before a backchannel", plots.LIGHT_PINK),
 }
 
 
@@ -57,10 +45,10 @@ class Curve:
     """Precision over recall of one model on one task, frame by frame.
 
     Attributes:
-        precision: (folds, recalls) at ``RECALL``, each that of the highest threshold which reaches it.
+        precision: (folds, recalls) at each ``RECALL``, that of the highest threshold which reaches it.
         average: (folds,) average precision, Σ (recall_n − recall_(n−1)) · precision_n.
         chosen: (folds, 2) recall and precision at the threshold of the scores.
-        share: share of positives, the precision of a guess.
+        share: share of positives, which is the precision of a guess.
     """
 
     precision: list[np.ndarray] = field(default_factory=list)
@@ -76,9 +64,9 @@ def curves(
 
     Args:
         paths: the files of scores by model and fold.
-        scores: what they hold.
+        scores: their tables.
     """
-    found: dict[str, dict[str, Curve]] = {task: {} for task in TASKS}
+    by_task: dict[str, dict[str, Curve]] = {task: {} for task in TASKS}
     for (model, fold), path in tqdm(paths.items(), desc="curves", unit=" files", disable=None):
         rows = scores[model, fold]
         events = score_files.read_events(path, rows)
@@ -89,21 +77,21 @@ def curves(
             lists = part["probabilities"].combine_chunks()
             score = lists.flatten().to_numpy()
             label = np.repeat(part["label"].to_numpy(), lists.value_lengths().to_numpy())
-            if not 0 < label.sum() < len(label):  # without both labels there is no curve
+            if not 0 < label.sum() < len(label):  # a curve needs both labels
                 continue
             recall, precision = precision_recall_curve(label, score)
-            curve = found[task].setdefault(model, Curve())
+            curve = by_task[task].setdefault(model, Curve())
             curve.precision.append(precision[np.searchsorted(recall, RECALL).clip(max=len(recall) - 1)])
             curve.average.append(float(np.sum(np.diff(recall, prepend=0) * precision)))
-            said = score >= np.float32(thresholds[f"f1_{task}"])
-            hits = float(label[said].sum())
-            curve.chosen.append((hits / label.sum(), hits / said.sum() if said.any() else np.nan))
+            predicted = score >= np.float32(thresholds[f"f1_{task}"])
+            hits = float(label[predicted].sum())
+            curve.chosen.append((hits / label.sum(), hits / predicted.sum() if predicted.any() else np.nan))
             curve.share = float(label.mean())
-    return found
+    return by_task
 
 
 def precision_recall_curve(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return recall (rising) and precision at every distinct score taken as the threshold.
+    """Return recall, rising, and precision at every distinct score as the threshold.
 
     Args:
         label: (n,) 1 or 0, both present.
@@ -138,39 +126,42 @@ def points(curves: dict[str, dict[str, Curve]]) -> bytes:
 
 
 def precision_recall(corpus: str, curves: dict[str, dict[str, Curve]]) -> bytes:
-    """Draw a panel per task with a line per model, its folds' mean, in a band from lowest to highest."""
-    with rc_context(STYLE):
+    """Draw a panel per task with a line per model: the mean over folds, in a band from lowest to highest."""
+    with plots.style():
         figure = Figure(figsize=(9, 8), layout="constrained")
         figure.suptitle(f"Precision and recall on {corpus}, frame by frame", x=0.01, ha="left", weight="bold")
         for axes, (task, models) in zip(figure.subplots(2, 2).flat, curves.items(), strict=True):
             axes.set(title=TITLES[task], xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-            axes.grid(color="#EEEEEE")
+            axes.grid(color=plots.GRID)
             for model, curve in models.items():
-                colour = MODELS.get(model, OTHER_MODEL)
+                colour = MODELS.get(model, plots.DARK_GREY)
                 low, mean, high = (f(curve.precision, axis=0) for f in (np.min, np.mean, np.max))
                 axes.fill_between(RECALL, low, high, color=colour, alpha=0.15, lw=0)
                 axes.plot(RECALL, mean, color=colour, lw=1.6, label=f"{model}  {np.mean(curve.average):.2f}")
                 axes.plot(*np.nanmean(curve.chosen, axis=0), "o", color=colour, ms=6, mec="white", zorder=3)
             if models:
                 share = next(iter(models.values())).share
-                axes.axhline(share, color="#777777", lw=1, ls=":", label=f"a guess  {share:.2f}")
+                axes.axhline(share, color=plots.GREY, lw=1, ls=":", label=f"a guess  {share:.2f}")
                 axes.legend(title="average precision", loc="best", alignment="left", fontsize=8)
             else:
-                axes.text(0.5, 0.5, "no events", ha="center", color="#777777")
-        figure.supxlabel("dots: at the threshold of the scores; bands: lowest to highest fold", fontsize=8)
-        return _png(figure)
+                axes.text(0.5, 0.5, "no events", ha="center", color=plots.GREY)
+        figure.supxlabel(
+            "lines: mean over folds; bands: lowest to highest fold; dots: at the scores' threshold",
+            fontsize=8,
+        )
+        return plots.png(figure)
 
 
 def timeline(corpus: str, model: str, fold: int, path: str, scores: pa.Table) -> bytes:
     """Draw half a minute of one conversation: speech and events of both speakers, then a model's p and p_bc.
 
     Args:
-        path: the file of scores beside which the timeline and the events lie.
-        scores: what it holds.
+        path: the file of scores, which has the timeline and the events beside it.
+        scores: its table.
     """
     frames = score_files.read_timeline(path, scores)
     conversation = frames["conversation"][0].as_py()
-    time = frames["frame"].to_numpy() / 100
+    time = frames["frame"].to_numpy() / FRAME_RATE_HZ
     here = (pc.field("conversation") == conversation) & ~pc.field("swapped")
     events = [
         event
@@ -181,45 +172,45 @@ def timeline(corpus: str, model: str, fold: int, path: str, scores: pa.Table) ->
         if (event["task"], event["label"]) in EVENTS and time[0] <= event["start_s"] < time[-1]
     ]
     p_bc = [frames[f"p_bc_{speaker}"].to_numpy() for speaker in range(2)]
-    tells_backchannels = not np.isnan(p_bc[0]).all()
-    with rc_context(STYLE):
-        figure = Figure(figsize=(13, 6.5 if tells_backchannels else 4.8), layout="constrained")
-        rows = figure.subplots(3 if tells_backchannels else 2, 1, sharex=True)
+    has_backchannels = not np.isnan(p_bc[0]).all()
+    with plots.style():
+        figure = Figure(figsize=(13, 6.5 if has_backchannels else 4.8), layout="constrained")
+        rows = figure.subplots(3 if has_backchannels else 2, 1, sharex=True)
         title = f"Conversation {conversation} of {corpus}, as seen by {model} (fold {fold})"
         figure.suptitle(title, x=0.01, ha="left", weight="bold")
         _draw_speech(rows[0], time, [frames[f"va_{speaker}"].to_numpy() for speaker in range(2)], events)
         p = frames["p_0"].to_numpy()
-        for speaker, colour in enumerate(SPEAKERS):
+        for speaker, colour in enumerate(plots.SPEAKERS):
             side = p > 0.5 if speaker == 0 else p < 0.5
             rows[1].fill_between(time, 0.5, p, where=side, color=colour, alpha=0.5, lw=0, step="post")
-        rows[1].plot(time, p, color="#333333", lw=0.8)
+        rows[1].plot(time, p, color=plots.BLACK, lw=0.8)
         rows[1].set(
             ylim=(0, 1), yticks=[0, 0.5, 1], yticklabels=["B  0", "0.5", "A  1"], ylabel="p: next speaker"
         )
         _shade(rows[1], events, ("hold_shift", "predict_shift"))
-        if tells_backchannels:
-            for speaker, colour in enumerate(SPEAKERS):
+        if has_backchannels:
+            for speaker, colour in enumerate(plots.SPEAKERS):
                 rows[2].plot(time, p_bc[speaker], color=colour, lw=1.2, label="AB"[speaker])
             rows[2].set(ylim=(0, None), ylabel="p_bc: backchannel")
             rows[2].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
             _shade(rows[2], events, ("predict_backchannel", "short_long"))
         rows[-1].set(xlim=(time[0], time[-1]), xlabel="time in the conversation (s)")
-        return _png(figure)
+        return plots.png(figure)
 
 
 def _draw_speech(axes: Axes, time: np.ndarray, va: list[np.ndarray], events: list[dict]) -> None:
-    for speaker, colour in enumerate(SPEAKERS):
+    for speaker, colour in enumerate(plots.SPEAKERS):
         edges = np.diff(np.pad(va[speaker].astype(np.int8), 1))
         begin, end = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-        bars = list(zip(time[begin], (end - begin) / 100, strict=True))
+        bars = list(zip(time[begin], (end - begin) / FRAME_RATE_HZ, strict=True))
         axes.broken_barh(bars, (0.75 - speaker, 0.5), color=colour)
     for event in events:
         _, colour = EVENTS[event["task"], event["label"]]
         length = event["end_s"] - event["start_s"]
         axes.broken_barh([(event["start_s"], length)], (1.28 - event["speaker"], 0.16), color=colour, lw=0.8)
     axes.set(ylim=(-0.4, 1.5), yticks=[1, 0], yticklabels=["A", "B"], ylabel="speech and events")
-    there = {(event["task"], event["label"]) for event in events}
-    handles = [Patch(color=colour, label=name) for key, (name, colour) in EVENTS.items() if key in there]
+    present = {(event["task"], event["label"]) for event in events}
+    handles = [Patch(color=colour, label=name) for key, (name, colour) in EVENTS.items() if key in present]
     axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(EVENTS), borderaxespad=0)
 
 
@@ -233,9 +224,3 @@ def _shade(axes: Axes, events: list[dict], tasks: tuple[str, ...]) -> None:
                 alpha=0.35,
                 lw=0,
             )
-
-
-def _png(figure: Figure) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    return content.getvalue()

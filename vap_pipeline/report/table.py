@@ -1,28 +1,40 @@
-"""The report in words and numbers: the paper's Table 1, the tests, and what was scored."""
+"""The report in words and numbers: the paper's Table 1, the tests, and the events that were scored."""
 
+from collections import defaultdict
 from typing import Any
 
 import pyarrow as pa
 
 from vap_pipeline.io import markdown
 from vap_pipeline.io.markdown import ABSENT
+from vap_pipeline.report.anova import REFERENCE, defined
 from vap_pipeline.turn_taking.published import COLUMNS, MAJORITY, PUBLISHED, TASK_COLUMNS
 from vap_pipeline.turn_taking.scores import majority
 
-LABELS = {
+LABELS = {  # of label 1 and label 0
     "f1_hold_shift": ("shift", "hold"),
     "f1_short_long": ("short", "long"),
     "f1_predict_shift": ("before a shift", "non-shift"),
     "f1_predict_backchannel": ("before a backchannel", "non-shift"),
 }
+COMPARISONS = (
+    f"t-tests of the {REFERENCE} model against each other model: unpaired as published, and paired, because "
+    "the folds are the same for every model. Beside each p is its value after Holm's correction for the number "
+    f"of comparisons. A positive difference means that the {REFERENCE} model scores higher; a p below .05 is "
+    "commonly called significant."
+)
+HOW_TO_READ = (
+    "Each score is a weighted F1 from 0 to 1, higher is better. A model is useful if it beats the majority "
+    "class, which always predicts the more frequent label. In files "
+)
 
 
-def table(corpus: str, encoders: list[str], scores: pa.Table, comparison: pa.Table) -> str:
+def report(corpus: str, encoders: list[str], scores: pa.Table, comparison: pa.Table) -> str:
     """Return the report as Markdown.
 
     Args:
         corpus: its name; for ``switchboard`` the published rows stand below the measured ones.
-        encoders: the weights that the features are from.
+        encoders: names of the weights that the features are from.
         scores: the rows of all files of scores.
         comparison: from :func:`vap_pipeline.report.anova.compare`.
     """
@@ -30,16 +42,19 @@ def table(corpus: str, encoders: list[str], scores: pa.Table, comparison: pa.Tab
     rows = {(row["metric"], row["model"]): row for row in comparison.to_pylist() if row["level"] == "frame"}
     models = list(dict.fromkeys(model for _, model in rows))
     spread = f"mean ± standard deviation over {folds} folds" if folds > 1 else "one fold"
+    names = ", ".join(f"{column} is `{metric}`" for column, metric in COLUMNS.items())
     parts = [
         f"# Turn-taking scores on {corpus}",
         f"Weighted F1 over the frames of the test set, {spread}; in brackets the F1 of shifts alone. "
         f"Features: CPC, weights {', '.join(encoders)}.",
         _scores(models, rows, _majority(scores), PUBLISHED if corpus == "switchboard" else {}),
-        "## Is the difference more than the folds' chance?",
+        f"{HOW_TO_READ}{names}.",
+        _notes(scores),
+        "## Is the difference more than chance between folds?",
         _anova(rows) or "Tests need more than one fold, and more than one model.",
         _comparisons(rows),
         "## What was scored",
-        "Every window twice, the second time with the speakers swapped.",
+        "Every window is scored twice, the second time with the speakers swapped.",
         _supports(scores),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -47,17 +62,17 @@ def table(corpus: str, encoders: list[str], scores: pa.Table, comparison: pa.Tab
 
 def metrics(scores: pa.Table, comparison: pa.Table) -> dict[str, dict[str, float]]:
     """Return the means as ``{model: {metric: mean}}``, the majority class among the models."""
-    found: dict[str, dict[str, float]] = {}
+    means: dict[str, dict[str, float]] = {}
     for row in comparison.to_pylist():
         if row["level"] == "frame" and row["mean"] is not None:
-            found.setdefault(row["model"], {})[row["metric"]] = round(row["mean"], 4)
-    return found | {MAJORITY: {metric: round(value, 4) for metric, value in _majority(scores).items()}}
+            means.setdefault(row["model"], {})[row["metric"]] = round(row["mean"], 4)
+    return means | {MAJORITY: {metric: round(value, 4) for metric, value in _majority(scores).items()}}
 
 
 def _scores(
     models: list[str],
     rows: dict[tuple[str, str], dict[str, Any]],
-    always: dict[str, float],
+    majority_class: dict[str, float],
     published: dict[str, tuple[float | None, ...]],
 ) -> str:
     lines = []
@@ -65,7 +80,7 @@ def _scores(
         cells = []
         for metric in COLUMNS.values():
             if model == MAJORITY:
-                cells.append(_number(always.get(metric)))
+                cells.append(_number(majority_class.get(metric)))
             else:
                 row = rows.get((metric, model), {})
                 sd = row.get("sd")
@@ -78,30 +93,48 @@ def _scores(
     return markdown.table(["model", *COLUMNS], lines)
 
 
+def _notes(scores: pa.Table) -> str:
+    """Return a line for each score that some folds cannot have, because one of its labels does not occur."""
+    missing: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for row in scores.to_pylist():
+        if row["level"] == "frame" and row["metric"] in LABELS and not defined(row):
+            for label, name in zip((1, 0), LABELS[row["metric"]], strict=True):
+                if not row[f"support_{label}"]:
+                    missing[row["metric"], name].add(row["fold"])
+    columns = {metric: column for column, metric in COLUMNS.items()}
+    lines = [
+        f"{ABSENT} {columns[metric]}: fold {', '.join(map(str, sorted(folds)))} has no frames of the label "
+        f"“{label}”, so there is nothing to tell apart; means and tests leave it out."
+        for (metric, label), folds in missing.items()
+    ]
+    return "\n".join(lines)
+
+
 def _anova(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
     lines = []
-    for name, metric in TASK_COLUMNS.items():
-        row = next((row for (each, _), row in rows.items() if each == metric and row["F"] is not None), None)
-        if row:
-            lines.append([name, f"{row['F']:.2f}", f"{row['df_between']}, {row['df_within']}", _p(row["p"])])
-    lines_table = markdown.table(["score", "F", "df", "p"], lines)
-    return f"One-way ANOVA over the folds' scores.\n\n{lines_table}" if lines else ""
+    for column, metric in TASK_COLUMNS.items():
+        tested = [row for (name, _), row in rows.items() if name == metric and row["F"] is not None]
+        if tested:
+            row = tested[0]
+            lines.append(
+                [column, f"{row['F']:.2f}", f"{row['df_between']}, {row['df_within']}", _p(row["p"])]
+            )
+    text = (
+        "One-way ANOVA over the folds' scores: a small p means that not all models score alike, beyond the "
+        "differences between folds."
+    )
+    return f"{text}\n\n{markdown.table(['score', 'F', 'df', 'p'], lines)}" if lines else ""
 
 
 def _comparisons(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
     lines = []
-    for name, metric in TASK_COLUMNS.items():
-        for (each, model), row in rows.items():
-            if each == metric and row["difference"] is not None:
+    for column, metric in TASK_COLUMNS.items():
+        for (name, model), row in rows.items():
+            if name == metric and row["difference"] is not None:
                 p = [_p(row[key]) for key in ("p_unpaired", "p_unpaired_holm", "p_paired", "p_paired_holm")]
-                lines.append([name, model, f"{row['difference']:+.3f}", *p])
-    head = ["score", "discrete against", "difference", "unpaired p", "Holm", "paired p", "Holm"]
-    text = (
-        "t-tests of the discrete model against each other: unpaired as published, and paired, because the "
-        "folds are the same for every model. Beside each p its correction for the number of comparisons of "
-        "that score."
-    )
-    return f"{text}\n\n{markdown.table(head, lines)}" if lines else ""
+                lines.append([column, model, f"{row['difference']:+.3f}", *p])
+    head = ["score", f"{REFERENCE} against", "difference", "unpaired p", "Holm", "paired p", "Holm"]
+    return f"{COMPARISONS}\n\n{markdown.table(head, lines)}" if lines else ""
 
 
 def _supports(scores: pa.Table) -> str:
@@ -109,21 +142,22 @@ def _supports(scores: pa.Table) -> str:
     for row in scores.to_pylist():
         first.setdefault((row["metric"], row["level"]), row)
     lines = []
-    for name, metric in TASK_COLUMNS.items():
+    for column, metric in TASK_COLUMNS.items():
         if (metric, "event") in first:
             event, frame = first[metric, "event"], first[metric, "frame"]
             cells = [
-                f"{event[f'support_{label}']:,} ({frame[f'support_{label}']:,} frames)" for label in (1, 0)
+                f"{name}: {event[f'support_{label}']:,} ({frame[f'support_{label}']:,} frames)"
+                for label, name in zip((1, 0), LABELS[metric], strict=True)
             ]
-            lines.append([name, f"{LABELS[metric][0]}: {cells[0]}", f"{LABELS[metric][1]}: {cells[1]}"])
+            lines.append([column, *cells])
     return markdown.table(["score", "label 1", "label 0"], lines)
 
 
 def _majority(scores: pa.Table) -> dict[str, float]:
-    """Each score of always answering with the test set's more frequent label: the mean over the rows."""
+    """Return each score of always predicting the test set's more frequent label: the mean over the rows."""
     values: dict[str, list[float]] = {}
     for row in scores.to_pylist():
-        if row["level"] == "frame" and row["metric"] in COLUMNS.values():
+        if row["level"] == "frame" and row["metric"] in COLUMNS.values() and defined(row):
             negative, positive = row["support_0"], row["support_1"]
             if row["metric"] != "f1_shift":
                 value = majority(negative, positive)
@@ -134,7 +168,7 @@ def _majority(scores: pa.Table) -> dict[str, float]:
 
 
 def _number(value: float | None) -> str:
-    """Three decimals without the leading zero, as in the paper."""
+    """Return three decimals without the leading zero, as in the paper."""
     if value is None:
         return ABSENT
     return f"{value:.3f}".removeprefix("0") if value else "0"
