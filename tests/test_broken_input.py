@@ -23,7 +23,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
@@ -326,7 +325,6 @@ LONG = "x" * 300
 PATHS: list[tuple[Callable[[list[str]], int], list[str]]] = [
     (vap_manifest, ["segments", "--corpus", "tiny", "--table", LONG]),
     (vap_manifest, ["segments", "--corpus", "tiny", "--audio", LONG]),
-    (vap_manifest, ["segments", "--corpus", "tiny", "--out", "elsewhere/a::b"]),
     (vap_manifest, ["segments", "--corpus", "a::b", "--table", "data/tiny/calls.csv"]),
     (vap_manifest, ["segments", "--corpus", LONG, "--table", "data/tiny/calls.csv"]),
     *((vap_extract, [f"--{flag}", LONG]) for flag in ("manifest", "weights", "params", "out", "corpus")),
@@ -335,8 +333,6 @@ PATHS: list[tuple[Callable[[list[str]], int], list[str]]] = [
     (vap_train, [*RUN, "--store", "zip://x::foo://x"]),
     (vap_evaluate, ["score", "--checkpoint", "foo://x"]),
     (vap_evaluate, ["score", "--checkpoint", LONG]),
-    (vap_manifest, ["segments", "--corpus", "tiny", "--out", "memory://x"]),
-    (vap_evaluate, ["events", "--corpus", "tiny", "--out", "memory://x"]),
     (vap_anova, ["--scores", "foo://x"]),
     (vap_anova, ["--scores", LONG]),
     (vap_anova, ["--out", "foo://x"]),
@@ -347,10 +343,7 @@ PATHS: list[tuple[Callable[[list[str]], int], list[str]]] = [
 def test_paths_that_no_file_can_have(project, capfd, run, argv):
     before = content(project.parent)
     line = ends(lambda: run(argv), capfd)
-    assert any(
-        odd in line
-        for odd in ("File name too long", "::", "Protocol not known", "no scores", "on this machine", LONG)
-    )
+    assert any(odd in line for odd in ("File name too long", "::", "Protocol not known", "no scores", LONG))
     assert content(project.parent) == before
 
 
@@ -452,34 +445,6 @@ def forge_safetensors(header: bytes, length: int | None = None) -> Callable[[Pat
     return lambda path: path.write_bytes(size.to_bytes(8, "little") + header + bytes(100))  # type: ignore
 
 
-def forge_names(path: Path) -> None:
-    """Two names of 200 MB in a few kilobytes, in a file that says they have one byte each."""
-    zeros = np.zeros(1)
-    group = pa.table([["x" * (200 << 20)], zeros.astype(np.int8), zeros, zeros], schema=manifest.SCHEMA)
-    limits = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "write_statistics": False}
-    with pq.ParquetWriter(path, manifest.SCHEMA, **limits) as writer:
-        for _ in range(2):
-            writer.write_table(group)
-    size, told = 2 * pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size, bytearray()
-    while size:  # as the footer holds it: 7 bits a byte, the lowest first
-        told.append(size & 127 | 128 * (size > 127))
-        size >>= 7
-    head, _, footer = path.read_bytes().rpartition(b"PAR1")[0].partition(told)
-    forged = b"\x82" + b"\x80" * (len(told) - 2) + b"\0"
-    path.write_bytes(head + forged + footer.replace(bytes(told), forged) + b"PAR1")
-
-
-def forge_table(path: Path) -> None:
-    """30 million rows in half a megabyte."""
-    names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(10**6, np.int32)), ["c0000"])
-    schema = pa.schema([("conversation", names.type), *list(manifest.SCHEMA)[1:]])
-    zeros = np.zeros(10**6)
-    group = pa.table([names, zeros.astype(np.int8), zeros, zeros], schema=schema)
-    with pq.ParquetWriter(path, manifest.SCHEMA, compression="none", write_page_checksum=True) as writer:
-        for _ in range(30):
-            writer.write_table(group.cast(manifest.SCHEMA))
-
-
 def forge_durations(path: Path) -> None:
     path.write_text(re.sub(r",25\.\d*,", ",1e15,", path.read_text()))
 
@@ -503,8 +468,6 @@ FORGED: dict[str, tuple[str, Callable[[Path], None], str]] = {
         forge_safetensors(b"{}", 1 << 60),
         "vap-evaluate score",
     ),
-    "speech": ("data_manifest/tiny/voice_activity.parquet", forge_table, "vap-evaluate events"),
-    "names": ("data_manifest/tiny/voice_activity.parquet", forge_names, "vap-evaluate events"),
     "durations": ("data_manifest/tiny/conversations.csv", forge_durations, "vap-extract"),
 }
 
@@ -565,7 +528,7 @@ def test_a_store_of_another_transcript_is_noticed_until_it_is_encoded_again(proj
         assert ends(COMMANDS["vap-manifest"], capfd) == ""
         for command in ("vap-train", "vap-evaluate score"):
             said = ends(COMMANDS[command], capfd)
-            assert "another voice activity in the manifest than in the store; run vap-extract again" in said
+            assert "other voice activity in the manifest than in the store; run vap-extract again" in said
         assert ends(COMMANDS["vap-extract"], capfd) == ends(COMMANDS["vap-train"], capfd) == ""
 
 
@@ -584,8 +547,8 @@ def test_features_that_are_no_numbers_do_not_choose_thresholds(project, capfd):
 def test_weights_that_changed_under_their_name_are_noticed_until_they_have_encoded(project, capfd):
     with restored(project):
         cpc_weights.save(cpc_weights.random(1, Config(16, 8)), "small.pt")
-        assert "encoder.sha256 is" in ends(COMMANDS["vap-train"], capfd)
-        assert "encoder.sha256 is" in ends(COMMANDS["vap-extract"], capfd)
+        assert "encoder.sha256 was" in ends(COMMANDS["vap-train"], capfd)
+        assert "encoder.sha256 was" in ends(COMMANDS["vap-extract"], capfd)
         shutil.rmtree(STORE)
         assert ends(COMMANDS["vap-extract"], capfd) == ends(COMMANDS["vap-train"], capfd) == ""
 
@@ -605,7 +568,10 @@ def test_a_model_of_before_does_not_pass_for_that_of_a_training_that_was_killed(
         killed = subprocess.run([sys.executable, "-c", BEFORE_ITS_MODEL, *again], capture_output=True)
         assert killed.returncode == -signal.SIGKILL
         said = ends(COMMANDS["vap-evaluate score"], capfd)
-        assert "of another training" in said and "train.learning_rate was 0.001, is 0.01" in said
+        assert (
+            "another training has begun in this folder" in said
+            and "train.learning_rate was 0.001, is 0.01" in said
+        )
         assert ends(lambda: vap_train([*again, "--resume"]), capfd) == ""
         assert ends(COMMANDS["vap-evaluate score"], capfd) == ""
 

@@ -112,7 +112,7 @@ def test_killed_and_started_again_and_given_other_audio_and_weights(tmp_path, mo
         cpc_weights.random(1, Config(16, 8)), "small.pt"
     )  # other weights in a file of the same name
     said, _ = (run := repro("train")).communicate(timeout=120)
-    assert run.returncode != 0 and "encoder.sha256 is" in said and str(STORE) in said, said
+    assert run.returncode != 0 and "encoder.sha256 was" in said and str(STORE) in said, said
     shutil.rmtree(STORE)
     said, _ = (run := repro("train")).communicate(timeout=120)
     assert run.returncode == 0 and "40 conversations encoded" in said and "vap-train" in said, said

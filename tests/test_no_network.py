@@ -24,6 +24,7 @@ tiny: &tiny
   models: [discrete]
   folds: [0]
   model: {width: 16, layers: 1, heads: 1, feedforward: 16}
+  events: {}
   train: {batch: 2, learning_rate: 1.0e-3, epochs: 4, checks_per_epoch: 1}
 corpus: *tiny
 """

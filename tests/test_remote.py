@@ -33,7 +33,7 @@ def run_all(root, place, *, stop_between=False):
         flags = [*own, *run, *store, *SIZES, "--out", checkpoint]
         if stop_between:  # as a machine that goes away after its last save
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("vap_pipeline.train.progress.publish", _gone)
+                patch.setattr("vap_pipeline.train.loop.publish", _gone)
                 with pytest.raises(ConnectionError):
                     train([*flags, "--epochs", "2", "--resume"])
             assert files.exists(f"{checkpoint}/resume.safetensors")
@@ -88,7 +88,9 @@ def test_store_and_checkpoint_are_read_from_a_web_server(here, tmp_path):
     for name in ("model.safetensors", "config.json", "history.parquet"):
         expected = (here / "here/checkpoints/fold-0" / name).read_bytes()
         assert (tmp_path / "model" / name).read_bytes() == expected
-    assert pq.read_table(tmp_path / "fold-0.parquet").equals(
-        pq.read_table(here / "here/scores/discrete/fold-0.parquet")
+    scores, expected = (
+        pq.read_table(path)
+        for path in (tmp_path / "fold-0.parquet", here / "here/scores/discrete/fold-0.parquet")
     )
+    assert repr(scores.to_pylist()) == repr(expected.to_pylist())  # some values are NaN
     assert json.loads((tmp_path / "model/config.json").read_text())["thresholds"]

@@ -73,7 +73,7 @@ def test_transcripts_alone() -> None:
 def test_settings_and_flags(capfd: pytest.CaptureFixture[str]) -> None:
     for number in range(2001, 2009):
         transcripts(Path("data/switchboard/transcripts"), number)
-    assert "8 conversations are too few for 135" in fails(capfd, "switchboard")
+    assert "8 conversations are too few for a test set of 135" in fails(capfd, "switchboard")
     Path("params.yaml").write_text(
         "mine: &mine {name: mine, transcripts: data/switchboard/transcripts, manifest: {test: 2, folds: 3}}\n"
         "corpus: *mine\n"
@@ -127,7 +127,7 @@ def test_folders_and_files_that_cannot_be_read(
         whole = victim.read_bytes()
         victim.unlink()
         os.mkfifo(victim)  # to open it is to wait for a writer
-        assert f"{victim}: a pipe or a device, not a file" in fails(capfd, *SWITCHBOARD)
+        assert f"{victim}: a pipe or a device" in fails(capfd, *SWITCHBOARD)
         victim.unlink()
         victim.write_bytes(whole)
 
@@ -180,7 +180,7 @@ def test_garbled_corpora(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.
 def test_segments(shared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     phone = shared / "two_channel_phone"
     argv = ["segments", "--audio", str(phone), "--table", str(phone), *SPLIT]
-    assert "which corpus?" in fails(capfd, *argv)
+    assert "no corpus selected" in fails(capfd, *argv)
     assert main([*argv, "--out", "data_manifest/phone"]) == 0
     first = snapshot(tmp_path)
     assert main([*argv, "--corpus", "phone"]) == 0

@@ -115,8 +115,8 @@ def test_folds_are_seeded_and_whole(audio: Path, tmp_path: Path) -> None:
         ("t.csv", "", "t.csv: no column channel"),
         ("t.csv", HEADER, "t.csv: no rows"),
         ("t.csv", "conversation,channel,start_s\na,0,1\n", "t.csv: no column end_s"),
-        ("t.csv", HEADER + "a,0,1\n", "row 1: must be channel, start_s, end_s"),
-        ("t.csv", HEADER + "a,0,1,2,3\n", "row 1: must be"),
+        ("t.csv", HEADER + "a,0,1\n", "row 1: needs channel, start_s, end_s"),
+        ("t.csv", HEADER + "a,0,1,2,3\n", "row 1: needs"),
         ("t.csv", HEADER + "a,0,1,2\na,2,3,4\n", "row 2: channel is '2'; it must be 0 or 1"),
         ("t.csv", HEADER + "a,0,one,2\n", "row 1: start_s is 'one'"),
         ("t.csv", HEADER + "a,0,1_0,20\n", "row 1: start_s is '1_0'"),
@@ -136,7 +136,7 @@ def test_folds_are_seeded_and_whole(audio: Path, tmp_path: Path) -> None:
         ("t.json", "[", "t.json: not JSON"),
         ("t.json", b"\xff[]", "t.json: not JSON in UTF-8"),
         ("t.json", "[" * 100_000, "t.json: not JSON"),
-        ("t.json", "{}", "t.json: must be a list of rows"),
+        ("t.json", "{}", "t.json: expected a list of rows"),
         ("t.json", "[]", "t.json: no rows"),
         ("t.json", "[1]", "row 1: needs conversation"),
         ("t.json", [{"conversation": "a", "channel": 0, "start_s": True, "end_s": 2}], "start_s is True"),
@@ -146,10 +146,10 @@ def test_folds_are_seeded_and_whole(audio: Path, tmp_path: Path) -> None:
         (
             "t.json",
             [{"conversation": "a", "channel": None, "start_s": 1, "end_s": 2}],
-            "row 1: must be channel",
+            "row 1: needs channel",
         ),
         ("a.json", [{"speaker": "C", "start": 1, "end": 2}], "row 1: speaker is 'C'"),
-        ("a.json", [{"speaker": "A", "start": 1}], "row 1: must be speaker, start, end"),
+        ("a.json", [{"speaker": "A", "start": 1}], "row 1: needs speaker, start, end"),
         ("a.json", [{"speaker": "A", "start": 2, "end": 1}], "row 1: ends at 1 s"),
         ("x.json", [{"speaker": "A", "start": 1, "end": 2}], "conversation x: no audio"),
         ("t.txt", "", "t.txt: not a table"),
@@ -166,7 +166,7 @@ def test_a_broken_table(audio: Path, tmp_path: Path, name: str, content: object,
 def test_missing_tables_and_folders(audio: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for missing, message in (
-        (tmp_path / "empty", "no folder of tables"),
+        (tmp_path / "empty", "nor a folder of tables"),
         (tmp_path / "no.csv", "no such file"),
     ):
         with pytest.raises(InputError, match=message):
@@ -200,7 +200,7 @@ def test_a_recording_that_was_cut_short(audio: Path, tmp_path: Path) -> None:
     """libsndfile takes what is there; the conversation would just be shorter."""
     path = audio / "b.wav"
     path.write_bytes(path.read_bytes()[:-4_000])
-    with pytest.raises(InputError, match=r"b\.wav: truncated: its header says"):
+    with pytest.raises(InputError, match=r"b\.wav: truncated: its header declares"):
         segments.read(audio, [table(tmp_path / "calls.csv", HEADER + ROWS)], 0, 2)
 
 

@@ -129,7 +129,7 @@ def test_any_transcript_as_plain_code_reads_it(
         (b"sw2001A-1 1.0 2.0 a\nsw2001A-2 0.0 0.5 b\n", "line 2: its times run backwards"),
         (b"sw2001A-1 0.0 1" + b"0" * 400 + b" a\n", "line 1"),
         (b"sw2001B-1 0.0 1.0 a\n", "utterance sw2001B-1 is not one of sw2001A-"),
-        (b"sw2001A-1 0.0 1.0 a\nsw2001A-1 1.0 2.0 [sile", "line 2: half a bracket"),
+        (b"sw2001A-1 0.0 1.0 a\nsw2001A-1 1.0 2.0 [sile", "line 2: an unmatched bracket"),
     ],
 )
 def test_broken_words(tmp_path: Path, content: bytes, message: str) -> None:
@@ -231,7 +231,7 @@ def test_missing_and_doubled_transcripts(tmp_path: Path) -> None:
         switchboard.find(tmp_path)
     folder = transcripts(tmp_path, 2001)
     (tmp_path / "sw02001a-MS98-a-word.text").write_text("")
-    with pytest.raises(InputError, match="is of the same speaker"):
+    with pytest.raises(InputError, match="has the same speaker"):
         switchboard.find(tmp_path)
     (tmp_path / "sw02001a-MS98-a-word.text").unlink()
     (folder / "sw2001B-ms98-a-word.text").unlink()
@@ -343,14 +343,14 @@ BROKEN = {
     "truncated header": "sw02003.sph: truncated inside its SPHERE header",
     "empty": "sw02003.sph: not a NIST SPHERE file",
     "no SPHERE": "sw02003.sph: not a NIST SPHERE file",
-    "mono": "sw02003.sph: 1 channel where each of two speakers needs one",
+    "mono": "sw02003.sph: 1 channel, expected one for each of two speakers",
     "short": "sw2003: 9.5 s long",
-    "strange coding": "sw02003.sph: samples coded as 'cosmic'",
+    "strange coding": "sw02003.sph: its samples are coded as 'cosmic'",
     "no length": "sw02003.sph: broken SPHERE header \\(sample_count is None\\)",
     "negative": "sample_count is -6000",
     "huge": "truncated: its header says 192,000,000,000,000 bytes",
     "huge, compressed": "more than a day",
-    "no number": "its length is no multiple of 1,024",
+    "no number": "its length is not a multiple of 1,024",
     "wav that is none": "sw02003.wav: cannot be read as audio",
 }
 
@@ -375,22 +375,20 @@ def test_broken_audio(tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "coding", "shorten", "big_endian"),
+    ("name", "channels", "coding", "shorten"),
     [
-        ("123_1ulaw_shn", 1, "ulaw", True, False),
-        ("123_2alaw", 2, "alaw", False, False),
-        ("123_2pcbe_shn", 2, "pcm", True, True),
-        ("123_2pcle_shn", 2, "pcm", True, False),
-        ("123_2ulaw_shn", 2, "ulaw", True, False),
+        ("123_1ulaw_shn", 1, "ulaw", True),
+        ("123_2alaw", 2, "alaw", False),
+        ("123_2pcbe_shn", 2, "pcm", True),
+        ("123_2pcle_shn", 2, "pcm", True),
+        ("123_2ulaw_shn", 2, "ulaw", True),
     ],
 )
-def test_real_headers(
-    shared: Path, name: str, channels: int, coding: str, shorten: bool, big_endian: bool
-) -> None:
+def test_real_headers(shared: Path, name: str, channels: int, coding: str, shorten: bool) -> None:
     found = read_header(shared / "sphere" / f"{name}.sph")
     assert (found.size, found.rate, found.frames) == (1024, 20000, 37120)
     assert (found.channels, found.coding, found.shorten) == (channels, coding, shorten)
-    assert (found.sample_bytes, found.big_endian) == (2 if coding == "pcm" else 1, big_endian)
+    assert found.sample_bytes == (2 if coding == "pcm" else 1)
 
 
 @settings(max_examples=300, deadline=None)
@@ -418,7 +416,7 @@ def test_any_header_is_read_or_refused(
 def test_doubled_audio(tmp_path: Path) -> None:
     texts, audio = corpus(tmp_path)
     break_audio(audio, "doubled")
-    with pytest.raises(InputError, match=r"sw2003.sph: .*sw02003.sph is of the same conversation"):
+    with pytest.raises(InputError, match=r"sw2003.sph: .*sw02003.sph has the same conversation"):
         switchboard.read(texts, audio, 2, 3, on_error="skip")
 
 
@@ -446,7 +444,7 @@ def test_folds_are_those_of_kfold(folds: int, test: int, data: st.DataObject) ->
 
 @pytest.mark.parametrize(("test", "folds"), [(0, 1), (-1, 2), (5, 2), (9, 2), (0, 7)])
 def test_too_few_for_the_folds(test: int, folds: int) -> None:
-    with pytest.raises(InputError, match=r"2 folds or more|too few"):
+    with pytest.raises(InputError, match=r"at least 2 folds|too few"):
         build.split(list("abcdef"), test, folds)
 
 

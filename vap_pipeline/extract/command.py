@@ -44,7 +44,7 @@ def extract_corpus(
     if not jobs:
         raise InputError(f"{folder}: no conversation is in train or test; make the manifest again")
     encoder, weights = load(settings.weights or PUBLISHED, settings.seed, settings.download)
-    processes = _processes()
+    processes = _processes(requests)
     command.note_one_process(processes.num_processes)
     description = {
         "dim": encoder.dim,
@@ -82,10 +82,11 @@ def extract_corpus(
     return len(skipped)
 
 
-def _processes() -> PartialState:
+def _processes(requests: Requests) -> PartialState:
     """Join the processes of ``accelerate launch``; on CPUs too. They wait for the slowest of them."""
     try:
-        return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
+        with requests.suspended():
+            return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=30))
     except RuntimeError as error:
         raise InputError(
             f"the processes cannot reach each other ({files.reason(error)}); start them together with "
@@ -104,7 +105,7 @@ def _report(
         *(out, len(encoded), hours, 3600 * hours / elapsed_s),
         *(len(jobs) - len(encoded) - len(skipped), len(skipped)),
     )
+    if skipped:
+        log.info("correct these, or remove their audio and make the manifest again with --on-error skip:")
     for conversation, fault in sorted(skipped.items()):
         log.info("skipped %s: %s", conversation, fault)
-    if skipped:
-        log.info("correct these, or remove their audio and make the manifest again with --on-error skip")

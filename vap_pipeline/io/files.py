@@ -23,6 +23,18 @@ ABANDONED_S = 24 * 3600  # after this time, what another host left unfinished co
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
+def filesystem(path: str | Path) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return the file system of an fsspec address or local path, and the path in it.
+
+    Raises:
+        InputError: the protocol is unknown, or its package is not installed.
+    """
+    try:
+        return fsspec.core.url_to_fs(str(path))
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{path}: {error}; check the address") from error
+
+
 def read(path: str | Path) -> bytes:
     """Return the content of ``path``.
 
@@ -30,16 +42,13 @@ def read(path: str | Path) -> bytes:
         InputError: there is no such file, or it cannot be read.
     """
     try:
-        fs, inner = fsspec.core.url_to_fs(str(path))
+        fs, inner = filesystem(path)
         if "file" in fs.protocol:
             check_regular(Path(inner))
-        with fsspec.open(str(path), "rb") as file:
-            return file.read()
+        return fs.cat_file(inner)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; make it with the stage before, or check the path") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except OSError as error:
         raise InputError(f"{path}: cannot be read ({reason(error)}); check its permissions") from error
 
 
@@ -66,7 +75,7 @@ def sha256(path: Path, check_stop: Callable[[], None] = lambda: None) -> str:
 
 def exists(path: str | Path) -> bool:
     """Whether there is a file or folder ``path``."""
-    fs, inner = fsspec.core.url_to_fs(str(path))
+    fs, inner = filesystem(path)
     return fs.exists(inner)
 
 
@@ -94,7 +103,7 @@ def write(path: str | Path, content: bytes, replace: bool = True) -> None:
     Raises:
         InputError: it cannot be written; the file before it is still there.
     """
-    fs, inner = fsspec.core.url_to_fs(str(path))
+    fs, inner = filesystem(path)
     with _writing(path, fs):
         if "file" not in fs.protocol:
             _put(fs, inner, content)
@@ -113,7 +122,7 @@ def write_together(contents: dict[str | Path, bytes]) -> None:
     Raises:
         InputError: one cannot be written.
     """
-    places = {path: fsspec.core.url_to_fs(str(path)) for path in contents}
+    places = {path: filesystem(path) for path in contents}
     with contextlib.ExitStack() as stack:
         partials = {}
         for path, (fs, inner) in places.items():
@@ -256,7 +265,7 @@ def alone(folder: str) -> Iterator[None]:
         InputError: another process has held it for ten seconds (the readers of a killed process need a
             moment to end), or the folder cannot be written.
     """
-    fs, inner = fsspec.core.url_to_fs(folder)
+    fs, inner = filesystem(folder)
     if "file" not in fs.protocol:
         yield
         return

@@ -168,12 +168,7 @@ class RemoteFolder:
         self.root, self.mark = root.rstrip("/"), mark
 
     def _at(self, name: str = "") -> tuple[Any, str]:
-        import fsspec
-
-        try:
-            return fsspec.core.url_to_fs(f"{self.root}/{name}" if name else self.root)
-        except (ValueError, ImportError) as error:
-            raise InputError(f"{self.root}: {error}") from error
+        return files.filesystem(f"{self.root}/{name}" if name else self.root)
 
     @contextmanager
     def _naming(self, name: str = "") -> Iterator[None]:

@@ -4,7 +4,6 @@ import json
 import logging
 import re
 
-import fsspec
 import pyarrow as pa
 
 from vap_pipeline.artefacts import score_files
@@ -74,7 +73,7 @@ def find(
     Raises:
         InputError: a model's scores on a fold are missing; the message says how to make them.
     """
-    fs, inner = fsspec.core.url_to_fs(folder)
+    fs, inner = files.filesystem(folder)
     try:
         listed = fs.glob(f"{inner}/*/fold-*.parquet")
     except Exception as error:  # remote file systems have errors of their own

@@ -21,8 +21,8 @@ RECALL = np.linspace(0, 1, 201)
 TITLES = {
     "hold_shift": "S/H (f1_hold_shift): shift or hold",
     "short_long": "S/L (f1_short_long): short or long",
-    "predict_shift": "S-pred (f1_predict_shift): a shift is coming",
-    "predict_backchannel": "BC-pred (f1_predict_backchannel): a backchannel is coming",
+    "predict_shift": "S-pred (f1_predict_shift): coming shifts",
+    "predict_backchannel": "BC-pred (f1_predict_backchannel): backchannels",
 }
 MODELS = {
     "discrete": plots.BLUE,
@@ -176,7 +176,7 @@ def timeline(corpus: str, model: str, fold: int, path: str, scores: pa.Table) ->
     with plots.style():
         figure = Figure(figsize=(13, 6.5 if has_backchannels else 4.8), layout="constrained")
         rows = figure.subplots(3 if has_backchannels else 2, 1, sharex=True)
-        title = f"Conversation {conversation} of {corpus}, as seen by {model} (fold {fold})"
+        title = f"Conversation {conversation} of {corpus}, with predictions of {model} (fold {fold})"
         figure.suptitle(title, x=0.01, ha="left", weight="bold")
         _draw_speech(rows[0], time, [frames[f"va_{speaker}"].to_numpy() for speaker in range(2)], events)
         p = frames["p_0"].to_numpy()

@@ -19,9 +19,9 @@ LABELS = {  # of label 1 and label 0
 }
 COMPARISONS = (
     f"t-tests of the {REFERENCE} model against each other model: unpaired as published, and paired, because "
-    "the folds are the same for every model. Beside each p is its value after Holm's correction for the number "
-    f"of comparisons. A positive difference means that the {REFERENCE} model scores higher; a p below .05 is "
-    "commonly called significant."
+    "the folds are the same for every model. Beside each p is its value after Holm's correction for the "
+    f"number of comparisons. A positive difference means that the {REFERENCE} model scores higher; a p below "
+    ".05 is commonly called significant."
 )
 HOW_TO_READ = (
     "Each score is a weighted F1 from 0 to 1, higher is better. A model is useful if it beats the majority "

@@ -2,12 +2,16 @@
 
 import contextlib
 import logging
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 
 from vap_pipeline.io.errors import InputError
+
+FORWARDED_S = 1.0  # accelerate passes on a signal that the process has received: not a second request
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +25,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Requests:
-    """Records the first SIGTERM or SIGINT in ``received`` (0 before it) while in this context.
-
-    Later ones change nothing: accelerate passes on a signal that the process has received already.
-    """
+    """Records the first SIGTERM or SIGINT in ``received``; a second one kills the process."""
 
     def __init__(self) -> None:
-        self.received, self._raises = 0, False
+        self.received, self._received_at, self._raises = 0, 0.0, False
 
     def __enter__(self) -> "Requests":
         self._before = {
@@ -51,11 +52,21 @@ class Requests:
         if self.received:
             raise Stopped(self.received)
 
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let signals end the process, during a wait outside Python that would not notice them."""
+        self.__exit__(None, None, None)
+        yield
+        self.__enter__()
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if not self.received:
-            self.received = signum
+            self.received, self._received_at = signum, time.monotonic()
             if self._raises:
                 raise Stopped(signum)
+        elif time.monotonic() - self._received_at > FORWARDED_S:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
 
 
 @contextlib.contextmanager
