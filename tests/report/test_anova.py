@@ -172,7 +172,7 @@ def test_command_says_in_one_line_what_is_missing(tmp_path: Path, capsys: pytest
 
 def test_report_needs_no_torch():
     code = (
-        "import sys; from vap_pipeline.evaluate import anova, figures, report; import scipy.stats; "
+        "import sys; from vap_pipeline.report import anova, command, figures, table; import scipy.stats; "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

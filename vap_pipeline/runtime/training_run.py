@@ -109,14 +109,14 @@ class TrainingRun:
             InputError: another process is writing in the folder, or the state cannot be written.
         """
         self._parts = parts
+        if self.progress.step:
+            standing = "complete" if self.progress.finished else "continuing"
+            log.info("%s: %s at step %d", self.folder, standing, self.progress.step)
         with contextlib.ExitStack() as stack:
             if self.is_main:
                 stack.enter_context(files.alone(self.folder))
                 self._set_aside()
             stack.enter_context(self.requests)
-            if self.progress.step:
-                standing = "complete" if self.progress.finished else "continuing"
-                log.info("%s: %s at step %d", self.folder, standing, self.progress.step)
             bar = stack.enter_context(
                 tqdm(
                     initial=self.progress.step,
