@@ -129,8 +129,8 @@ def test_the_page_says_what_was_measured(tmp_path):
     assert rows["backchannels a minute"] == ["4.29"] * 3
     assert rows["shift"] == ["2", "1", "3"]
     assert rows["hold"] == ["0", "0", "0"]
-    # All of S/H are shifts; as many shorts as longs: ½ · 2/3.
-    assert rows["test"] == ["1.000", ".333", ".333", ".333"]
+    # There are no holds, so S/H has no score; as many shorts as longs: ½ · 2/3.
+    assert rows["test"] == ["–", ".333", ".333", ".333"]
     assert "published" not in text
     image = matplotlib.image.imread(io.BytesIO((out / "statistics.png").read_bytes()))
     assert image.shape[0] > 500 and image.shape[1] > 1000

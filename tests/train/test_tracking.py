@@ -25,9 +25,11 @@ def home(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name in ("HOME", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
     monkeypatch.chdir(tmp_path)
+    wandb.teardown()  # an earlier test's, whose folder is another
     yield tmp_path
-    wandb.teardown()  # or the next test's run goes into this one's folder
+    wandb.teardown()
 
 
 @pytest.fixture
