@@ -1,16 +1,21 @@
 """The log in Weights & Biases: no prompt, one run through --resume, and no server that holds up a run."""
 
+import json
 import os
 import pty
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
+import wandb
 from accelerate import Accelerator
 
-import wandb
 from vap_pipeline.runtime import tracking
 
 SETTINGS = {"corpus": "tiny", "fold": 3, "model": {"model": "discrete"}, "train": {"learning_rate": 0.125}}
@@ -48,16 +53,18 @@ def logged(home):
     return runs[0].read_bytes()
 
 
-def log(checkpoint, run_id="run1"):
+def log(checkpoint, meanwhile=None):
     """Log as a run does; return the seconds until its start, and at its end."""
     accelerator = Accelerator(cpu=True, log_with="wandb")
     begin = time.monotonic()
-    tracking.start(accelerator, SETTINGS, NAME, run_id)
+    tracking.start(accelerator, SETTINGS, NAME, "run1")
     started = time.monotonic()
-    accelerator.log(ROW, step=ROW["step"])
-    tracking.log_checkpoint(accelerator, str(checkpoint))
+    tracking.log_row(accelerator, ROW)
+    if meanwhile:
+        meanwhile()
+    tracking.log_row(accelerator, ROW | {"step": 20})
     ending = time.monotonic()
-    tracking.finish(accelerator)
+    tracking.finish(accelerator, str(checkpoint))
     return started - begin, time.monotonic() - ending
 
 
@@ -77,7 +84,7 @@ from accelerate import Accelerator
 from vap_pipeline.runtime import tracking
 accelerator = Accelerator(cpu=True, log_with="wandb")
 tracking.start(accelerator, {SETTINGS}, {NAME!r}, "run2")
-accelerator.log({ROW})
+tracking.log_row(accelerator, {ROW})
 tracking.finish(accelerator)
 """
     streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
@@ -105,6 +112,62 @@ def test_a_server_that_does_not_answer_costs_its_timeout_and_loses_nothing(
     run = logged(home)
     assert b"training_loss" in run and b"model.safetensors" in run
     assert "`wandb sync` sends it" in caplog.text
+
+
+class Server(BaseHTTPRequestHandler):
+    """As much of a server of Weights & Biases as starts a run, until ``silent`` is set."""
+
+    silent = threading.Event()
+
+    def do_POST(self):
+        query = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.silent.is_set():
+            time.sleep(60)
+        bucket = {"id": "b", "name": "run1", "displayName": "run1", "config": "{}"}
+        bucket["project"] = {"id": "p", "name": "p", "entity": {"id": "e", "name": "e"}}
+        upserted = {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        answer = json.dumps({"data": upserted if b"upsertBucket" in query else {"model": None}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.slow
+def test_a_server_that_falls_silent_costs_half_a_minute_at_the_end(home, checkpoint, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        _, at_end = log(checkpoint, meanwhile=Server.silent.set)
+        server.shutdown()
+    assert "/runs/run1" in caplog.text  # it was online
+    assert at_end < 35
+    assert f"the checkpoint in {checkpoint} is not in the log" in caplog.text
+    (run,) = home.glob("wandb/run-*/*.wandb")  # what `wandb sync` sends
+    assert run.read_bytes().count(b"training_loss") >= 2
+
+
+def test_a_log_process_that_dies_is_no_fault_of_the_run(home, checkpoint, caplog):
+    caplog.set_level("INFO")
+
+    def kill():
+        (service,) = (
+            int(stat.parent.name)
+            for stat in Path("/proc").glob("[0-9]*/stat")
+            if (fields := stat.read_text().rpartition(")"))[0].partition("(")[2].startswith("wandb-core")
+            and int(fields[2].split()[1]) == os.getpid()
+        )
+        os.kill(service, signal.SIGKILL)
+        os.waitpid(service, 0)
+
+    log(checkpoint, meanwhile=kill)
+    assert caplog.text.count("nothing more is logged") == 1
 
 
 def places():

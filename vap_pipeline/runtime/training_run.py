@@ -127,11 +127,10 @@ class TrainingRun:
             )
             if not bar.disable:
                 stack.enter_context(logging_redirect_tqdm())
-            if self.tracked and not self.progress.finished:
-                stack.callback(tracking.finish, self.accelerator)
+            if self.tracked and self.is_main and not self.progress.finished:
+                stack.callback(tracking.finish, self.accelerator, exit_code=1)
                 tracking.start(self.accelerator, self.settings, self.name, self.progress.run_id)
-            if not self.progress.step:
-                self.save()  # a folder that cannot be written is noticed before anything is computed
+            self.save()  # with the settings of now; a folder that cannot be written is noticed early
             yield bar
 
     def _set_aside(self) -> None:
@@ -145,7 +144,7 @@ class TrainingRun:
         """Append a row to the history, and log it."""
         row = {"step": self.progress.step, **measures}
         self.progress.history.append(row)
-        self.accelerator.log(row, step=self.progress.step)
+        tracking.log_row(self.accelerator, row)
 
     def save(self) -> None:
         """Replace the state in the folder."""
@@ -190,6 +189,5 @@ class TrainingRun:
 
     def complete(self) -> None:
         """Log the checkpoint of a complete run, and end the processes."""
-        tracking.log_checkpoint(self.accelerator, self.folder)
-        tracking.finish(self.accelerator)
+        tracking.finish(self.accelerator, self.folder)
         self.accelerator.end_training()
