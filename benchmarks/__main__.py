@@ -7,7 +7,7 @@ What needs no audio and no features is measured on the conversations of MANIFEST
 
 import argparse
 
-from benchmarks import evaluate, extract, machine, store, tracking, train, turn_taking
+from benchmarks import evaluate, extract, machine, store, train, turn_taking
 
 
 def main() -> None:
@@ -23,7 +23,6 @@ def main() -> None:
         (store.main, ["--rounds", "3"]),
         (train.main, ["--growth"]),
         (evaluate.main, []),
-        (tracking.main, ["--rounds", "1"]),
         *([(turn_taking.main, [folder])] if folder else []),
     ):
         rows += run(flags)

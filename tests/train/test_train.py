@@ -46,7 +46,7 @@ def test_learns(arguments, tmp_path, model):
 
 
 def test_the_best_check_is_kept(arguments, corpus, tmp_path):
-    """Its scores come back when the checkpoint is loaded and checked anew."""
+    """Its scores come back when the checkpoint is loaded and checked again."""
     assert main(arguments(tmp_path, "--learning-rate", 0.05, "--checks-per-epoch", 3)) == 0
     _, checks = history(tmp_path)
     qualities = [row["f1_hold_shift"] for row in checks]

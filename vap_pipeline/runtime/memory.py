@@ -1,4 +1,4 @@
-"""How this process keeps its memory."""
+"""Keep freed memory in the process."""
 
 import ctypes
 
@@ -6,10 +6,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
 def keep() -> None:
-    """Keep freed memory for the next tensor, where the C library is glibc; elsewhere do nothing.
+    """Keep freed memory for the next tensor. Does nothing if the C library is not glibc.
 
-    By itself glibc gives every large block back to the system: each step's tensors would be mapped, zeroed
-    and freed anew, which is a tenth of a training step of 32 windows. At most the peak stays in use.
+    By default glibc returns every large block to the system, so the tensors of each step are mapped and
+    zeroed again: a tenth of a training step of 32 windows. The process keeps the memory of its peak.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

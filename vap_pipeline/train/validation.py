@@ -9,22 +9,23 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from vap_pipeline.artefacts.windows import Windows, activity, inputs, swap
+from vap_pipeline.artefacts.windows import Windows
 from vap_pipeline.models.network import ProjectionModel
+from vap_pipeline.models.predict import predict
 from vap_pipeline.runtime.signals import Requests
 from vap_pipeline.train.batches import Piece, pieces, read
 from vap_pipeline.turn_taking import projection, scores
 
 
 class Measured(NamedTuple):
-    """What a check found."""
+    """The result of a validation check."""
 
-    measures: dict[str, float]  # validation_loss, and those of scores.METRICS that there are, frame by frame
-    thresholds: dict[str, dict[str, float]]  # at which the scores are best, by task and level
+    measures: dict[str, float]  # validation_loss, and those of scores.METRICS that have events, by frame
+    thresholds: dict[str, dict[str, float]]  # that give the best scores, by task and level
 
 
 class NotANumber(ArithmeticError):
-    """The loss of a batch is infinite or not a number."""
+    """The loss of a batch is NaN or infinite."""
 
     def __init__(self, loss: float, conversations: set[str]) -> None:
         super().__init__(loss, conversations)
@@ -32,11 +33,11 @@ class NotANumber(ArithmeticError):
 
 
 class Validation:
-    """The windows of the validation set, and what the scores look at in them.
+    """The validation set: its windows, and the regions in them that are scored.
 
     Args:
-        windows: of the validation set, of which the first ``n`` are taken, ``batch`` at a time.
-        seed: draws the scores' negatives.
+        windows: of the validation set; the first ``n`` are used, ``batch`` at a time.
+        seed: of the negatives of the scores.
         workers: processes that read batches; 0 reads them here.
     """
 
@@ -50,16 +51,16 @@ class Validation:
     def __call__(
         self, model: ProjectionModel, accelerator: Accelerator, requests: Requests
     ) -> Measured | None:
-        """Measure a model; None where a signal came before the end.
+        """Measure a model. Return None if a signal came before the end.
 
-        Every window counts twice, once with the speakers swapped. Any number of processes gets the same
-        result.
+        Every window counts twice, once with the speakers swapped. The result does not depend on the number
+        of processes.
 
         Raises:
-            NotANumber: the loss is none.
+            NotANumber: the loss is NaN or infinite.
         """
         name, device = model.config.model, accelerator.device
-        counts = np.zeros((len(scores.TASKS), len(scores.LEVELS), 2, 1 + len(scores.THRESHOLDS)), np.int64)
+        counts = scores.EMPTY_COUNTS.copy()
         total = 0.0
         model.eval()
         batches = read(self.windows, lambda: self._pieces(accelerator), self.workers, device)
@@ -67,21 +68,18 @@ class Validation:
             for number, (piece, batch) in enumerate(batches):
                 loss = torch.zeros((), device=device)
                 for swapped in (False, True):
-                    seen = swap(batch, torch.full((len(piece.windows),), swapped))
-                    features, va, history = inputs(seen)
-                    logits = model(features, va, history)
-                    target = projection.labels(activity(seen), name, self.windows.frames.look_ahead)
+                    va, logits, p, p_bc = predict(model, batch, swapped)
+                    target = projection.labels(va, name, self.windows.frames.look_ahead)
                     loss += piece.weight / 2 * projection.loss(logits, target, name)
                     if piece.weight and torch.isfinite(loss):
-                        p, p_bc = projection.probabilities(logits, va, name)
                         counts += scores.count(scores.collect(self.regions, piece.windows, p, p_bc, swapped))
                 stop = torch.tensor(float(requests.received > 0), device=device)
                 batch_loss, stops = accelerator.reduce(torch.stack([loss, stop]), "sum").tolist()
                 if stops:
                     return None
                 if not math.isfinite(batch_loss):
-                    seen_windows = range(self.n)[number * self.batch :][: self.batch]
-                    raise NotANumber(batch_loss, {self.windows.conversation(i) for i in seen_windows})
+                    index = range(self.n)[number * self.batch :][: self.batch]
+                    raise NotANumber(batch_loss, {self.windows.conversation(i) for i in index})
                 total += batch_loss
         summed = accelerator.reduce(torch.from_numpy(counts).to(device), "sum").cpu().numpy()
         best = scores.thresholds(summed)
@@ -91,7 +89,7 @@ class Validation:
         return Measured(measures, scores.named(best))
 
     def _pieces(self, accelerator: Accelerator) -> Iterator[Piece]:
-        """This process's piece of each batch, its weight the share of all windows."""
+        """Yield this process's piece of each batch; its weight is its share of all windows."""
         for first in range(0, self.n, self.batch):
             index = np.arange(first, min(first + self.batch, self.n))
             cut = pieces(index, np.zeros(len(index), bool), accelerator.num_processes)
