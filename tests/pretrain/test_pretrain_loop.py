@@ -84,7 +84,7 @@ def test_the_loss_by_hand():
     model = Prediction(encoder, ahead)
     audio = torch.randn(speakers, windows, WINDOW_SAMPLES) * 0.1
     negatives = torch.randint(windows * WINDOW_FRAMES, (speakers, n_negatives))
-    negatives[0, 0] = 9  # among the frames to be told, where it must not count against itself
+    negatives[0, 0] = 9  # among the future frames, where it must not count against itself
     losses, right = [], []
     with torch.no_grad():
         for s in range(speakers):
@@ -93,10 +93,10 @@ def test_the_loss_by_hand():
                 c = encoder(audio[s, w][None])[0]
                 for t in range(WINDOW_FRAMES - ahead):
                     for k in range(1, ahead + 1):
-                        told = model.maps.weight[(k - 1) * 8 : k * 8] @ c[t] / math.sqrt(8)
+                        predicted = model.maps.weight[(k - 1) * 8 : k * 8] @ c[t] / math.sqrt(8)
                         true = w * WINDOW_FRAMES + t + k
-                        wrong = [told @ z[i] for i in negatives[s].tolist() if i != true]
-                        exps = torch.stack([told @ z[true], *wrong]).softmax(0)
+                        wrong = [predicted @ z[i] for i in negatives[s].tolist() if i != true]
+                        exps = torch.stack([predicted @ z[true], *wrong]).softmax(0)
                         losses.append(-exps[0].log())
                         right.append(bool((exps[0] > exps[1:]).all()))
         loss, accuracy = model(audio, negatives)
@@ -203,8 +203,11 @@ def test_the_same_seed_gives_the_same_weights_and_init_goes_on(calls, tmp_path, 
     assert "has sizes of its own" in capsys.readouterr().err
 
 
-def test_readers_change_nothing(calls, tmp_path):
+def test_readers_change_nothing(calls, tmp_path, caplog):
+    caplog.set_level("INFO")
     assert main(flags(calls, tmp_path / "here", "--steps", 6)) == 0
+    checks = [message for message in caplog.messages if ": held-back loss " in message]
+    assert len(checks) == 6 and checks[0].startswith("step 1: ")  # a line each, also without a terminal
     assert main(flags(calls, tmp_path / "aside", "--steps", 6, "--workers", 2)) == 0
     assert outputs(tmp_path / "aside") == outputs(tmp_path / "here")
 

@@ -44,5 +44,5 @@ def test_pieces_are_the_batch_and_their_weights_its_mean(size, n):
     assert np.array_equal(np.concatenate([piece.windows for piece in counted]), index)
     assert np.array_equal(np.concatenate([piece.swapped for piece in counted]), swapped)
     values = np.random.default_rng(size).random(200)
-    mean = sum(piece.weight * values[piece.windows].mean() for piece in cut)  # none is empty
+    mean = sum(piece.weight * values[piece.windows].mean() for piece in cut)  # no piece is empty
     np.testing.assert_allclose(mean, values[index].mean())

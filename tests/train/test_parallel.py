@@ -24,13 +24,14 @@ def history(folder):
     return pq.read_table(folder / "history.parquet").to_pylist()
 
 
-def launched(arguments, out, flags, stop_after=None, before=None):
+def launched(arguments, out, flags, stop_after=None, before=None, **more):
     """Run the command under ``accelerate launch`` and return its status and what it said.
 
     Where ``stop_after`` is given, every process gets SIGTERM when that file is there, as from SLURM.
     """
     accelerate = [str(Path(sys.executable).with_name("accelerate")), "launch", *flags, "vap-train"]
     environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment |= more
     command = [*accelerate, *arguments(out, *SAME, "--resume")]
     streams = {"stderr": subprocess.PIPE, "text": True}
     run = subprocess.Popen(
@@ -74,8 +75,9 @@ def test_two_processes_stopped_and_resumed_give_the_same_losses(arguments, start
     assert status != 0 and said.count(f"stopped by SIGTERM; its state is in {out}; start the same") == 1
     after = said.split("stopped by SIGTERM")[-1]
     assert "vap_pipeline/train/" not in after  # it is the launcher's own
-    status, said = launched(arguments, out, flags)
+    status, said = launched(arguments, out, flags, WANDB_MODE="offline", WANDB_DIR=str(tmp_path))
     assert status == 0, said
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 1  # one of the processes logs
     assert "continuing at step" in said and said.count("best at step") == 1  # one of the processes speaks
     assert as_alone(arguments, start, alone, out)
 
