@@ -163,17 +163,17 @@ def test_every_setting_has_a_flag_that_overrides_it(section):
         assert f"--{name.replace('_', '-')} " in shown, path
     if section is EventSettings:
         args = parser.parse_args(["--hs-pre-offset-shift", "0.5", "--metric-pad", "0.1", "--hop-s", "5"])
-        changed = override(EventSettings(), given_flags(args, section))
+        changed = override(EventSettings(), args)
         assert (changed.hs.pre_offset_shift, changed.metric.pad, changed.hop_s) == (0.5, 0.1, 5)
         assert changed.complete().hs.metric_pad == 0.1  # follows metric.pad
     if section is TrainSettings:
         args = parser.parse_args(["--betas", "0.8", "0.99", "--epochs", "7"])
-        assert override(TrainSettings(), given_flags(args, section)) == TrainSettings(
-            betas=(0.8, 0.99), epochs=7
-        )
-        for wrong in (["--epochs", "0"], ["--epochs", "x"], ["--swap", "2"]):
-            with pytest.raises(InputError, match=f"{wrong[0]} is '{wrong[1]}'; it must be"):
-                given_flags(parser.parse_args(wrong), section)
+        assert override(TrainSettings(), args) == TrainSettings(betas=(0.8, 0.99), epochs=7)
+        for name, value in (("epochs", "0"), ("swap", "2.0")):
+            with pytest.raises(InputError, match=rf"train.{name} is {value}; it must be at least"):
+                override(TrainSettings(), parser.parse_args([f"--{name}", value]))
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--epochs", "x"])
 
 
 def test_the_shipped_settings_are_read():

@@ -93,14 +93,13 @@ def _add_score(commands: Commands) -> None:
 
 def _score(args: argparse.Namespace) -> None:
     corpus = read_corpus(args.params, args.corpus)
-    flags = given_flags(args, EventSettings)
 
     from vap_pipeline.evaluate.command import score_checkpoint
 
     score_checkpoint(
         corpus,
-        override(corpus.events, flags),
-        bool(flags),
+        override(corpus.events, args),
+        bool(given_flags(args, EventSettings)),
         model=args.model,
         fold=args.fold,
         checkpoint=args.checkpoint,
@@ -153,7 +152,7 @@ def _corpus(args: argparse.Namespace) -> tuple[Corpus, EventSettings]:
 
         name = name_of(args.manifest)
     corpus = read_corpus(args.params, name)
-    return corpus, override(corpus.events, given_flags(args, EventSettings))
+    return corpus, override(corpus.events, args)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from vap_pipeline.runtime import command
 from vap_pipeline.runtime.signals import ending_on_request
 from vap_pipeline.settings.corpus import ExtractSettings
-from vap_pipeline.settings.fields import add_flags, given_flags, override
+from vap_pipeline.settings.fields import add_flags, override
 from vap_pipeline.settings.params import add_corpus, read_corpus
 
 SKIPPED_STATUS = 3
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 def body(args: argparse.Namespace) -> None:
     """Read the settings, encode, and say what was done."""
     corpus = read_corpus(args.params, args.corpus)
-    settings = override(corpus.extract, given_flags(args, ExtractSettings))
+    settings = override(corpus.extract, args)
     kept = "encoded conversations are kept: start the same command again to continue"
     with ending_on_request(lambda: kept) as requests:
         from vap_pipeline.extract.command import extract_corpus

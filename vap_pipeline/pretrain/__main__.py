@@ -6,9 +6,9 @@ from pathlib import Path
 
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.runtime import command
-from vap_pipeline.runtime.signals import ending_on_request
+from vap_pipeline.runtime.signals import ending_on_request, how_to_continue
 from vap_pipeline.settings.corpus import Corpus
-from vap_pipeline.settings.fields import LARGEST_SEED, add_flags, given_flags, override
+from vap_pipeline.settings.fields import LARGEST_SEED, add_flags, override
 from vap_pipeline.settings.params import PARAMS, read_corpus
 from vap_pipeline.settings.pretrain import PretrainSettings
 
@@ -68,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
     add("--init", metavar="WEIGHTS", help="start from a checkpoint, such as the published one")
     add("--download", action="store_true", help="fetch the published weights where they are missing")
     add("--resume", action="store_true", help="continue the run in the folder, if its settings match")
-    add("--workers", type=int, metavar="N", help="processes that read audio (0, or 4 with a GPU)")
+    add("--workers", type=command.count, metavar="N", help="processes that read audio (0, or 4 with a GPU)")
     add_flags(parser, PretrainSettings, "training and encoder (default: the corpus's section `pretrain`)")
     return parser
 
@@ -114,19 +114,11 @@ def _places(args: argparse.Namespace, corpora: list[Corpus]) -> list[tuple[Path,
 def _train(args: argparse.Namespace) -> None:
     corpora = _corpora(args)
     name = "+".join(corpus.name for corpus in corpora)
-    settings = override(corpora[0].pretrain, given_flags(args, PretrainSettings))
+    settings = override(corpora[0].pretrain, args)
     if args.init and settings.sizes():
         raise InputError(f"--init: {args.init} has sizes of its own; leave out --width, --dim and the like")
-    if args.workers is not None and args.workers < 0:
-        raise InputError(f"--workers {args.workers}: give 0 or more")
     folder = args.out or f"checkpoints/{name}/cpc"
-
-    def message() -> str:
-        from vap_pipeline.runtime.resume import how_to_continue
-
-        return how_to_continue(folder)
-
-    with ending_on_request(message) as requests:
+    with ending_on_request(lambda: how_to_continue(folder)) as requests:
         from vap_pipeline.pretrain.command import train_encoder
 
         requests.act_at_once()

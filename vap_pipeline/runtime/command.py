@@ -18,6 +18,13 @@ def note_one_process(processes: int) -> None:
         )
 
 
+def count(text: str) -> int:
+    """Parse a flag's whole number from 0 on, as an argparse ``type``."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number from 0 on")
+    return int(text)
+
+
 def show(text: str) -> None:
     """Print a result on standard output.
 

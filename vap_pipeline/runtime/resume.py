@@ -155,13 +155,6 @@ def settings_of(folder: str) -> dict[str, Any]:
     return state.settings if state else {}
 
 
-def how_to_continue(folder: str) -> str:
-    """Return what to tell the user about a stopped run in ``folder``."""
-    if files.exists(f"{folder}/{RESUME}"):
-        return f"its state is in {folder}; start the same command with --resume to continue"
-    return "nothing was trained yet; start the same command again"
-
-
 def moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tensors:
     """Return the optimizer's state, by the names of the parameters of ``model``."""
     return {

@@ -80,6 +80,16 @@ def ending_on_request(how_to_continue: Callable[[], str]) -> Iterator[Requests]:
             sys.exit(128 + stopped.signum)
 
 
+def how_to_continue(folder: str) -> str:
+    """Return the advice to the user about a training that was stopped, whose state is in ``folder``."""
+    from vap_pipeline.io import files  # here, as the light start of a command imports this module
+    from vap_pipeline.runtime.resume import RESUME
+
+    if files.exists(f"{folder}/{RESUME}"):
+        return f"its state is in {folder}; start the same command with --resume to continue"
+    return "nothing was trained yet; start the same command again"
+
+
 @contextlib.contextmanager
 def together() -> Iterator[None]:
     """Turn the error of a process whose peer ended early into one line."""

@@ -5,7 +5,7 @@ numbers. All lengths are seconds and whole numbers of frames of 10 ms, also thos
 ``_frames``. docs/definitions.md, "Events", says how they are used.
 """
 
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 from vap_pipeline.io.errors import InputError
@@ -34,13 +34,12 @@ class _Lengths(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for each in fields(self):
-            seconds = getattr(self, each.name)
+        for name, seconds in vars(self).items():
             if isinstance(seconds, float) and abs(seconds * FRAME_RATE_HZ - in_frames(seconds)) > 1e-6:
                 nearest_s = in_frames(seconds) / FRAME_RATE_HZ
                 raise InputError(
-                    f"setting {self.NAME}.{each.name} is {seconds:g} s; frames last 0.01 s, so give "
-                    f"{nearest_s:g} or another multiple of it"
+                    f"{self.NAME}.{name} is {seconds:g} s; frames last 0.01 s, so give {nearest_s:g} s or "
+                    "another multiple of 0.01 s"
                 )
 
 
@@ -128,7 +127,7 @@ class EventSettings(_Lengths):
             ),
         ):
             if wrong:
-                raise InputError(f"settings of events: {message}")
+                raise InputError(f"events: {message}")
 
     def complete(self) -> "EventSettings":
         """Return the settings with the ``metric_…`` lengths of ``hs`` and ``bc`` filled in."""
@@ -158,4 +157,4 @@ def recorded(described: Any, where: str) -> EventSettings:
     Raises:
         InputError: they are damaged.
     """
-    return parse(EventSettings, described, f"{where}: events")
+    return parse(EventSettings, described, f"{where}: ")

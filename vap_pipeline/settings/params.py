@@ -36,7 +36,7 @@ def read_corpus(path: Path = PARAMS, name: str | None = None) -> Corpus:
     path = Path(path)
     section = _section(path, name)
     corpus = section.get("name") if isinstance(section, dict) else None
-    return parse(Corpus, section, f"{path}: {corpus if isinstance(corpus, str) else name}", path.parent)
+    return parse(Corpus, section, f"{path}: {corpus if isinstance(corpus, str) else name}.", path.parent)
 
 
 def _section(path: Path, name: str | None) -> Any:

@@ -29,7 +29,7 @@ class TrainSettings(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"setting train.betas is {self.betas}; both must be at least 0 and less than 1")
+            raise InputError(f"train.betas is {self.betas}; both must be at least 0 and less than 1")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,5 @@ class ModelSettings(Section):
         super().__post_init__()
         if self.width % self.heads or self.width % 2:
             raise InputError(
-                f"setting model.width is {self.width}; it must be even and a multiple of the {self.heads} "
-                "heads"
+                f"model.width is {self.width}; it must be even and a multiple of the {self.heads} heads"
             )

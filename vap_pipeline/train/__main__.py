@@ -4,10 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from vap_pipeline.io.errors import InputError
 from vap_pipeline.runtime import command
-from vap_pipeline.runtime.signals import ending_on_request
-from vap_pipeline.settings.fields import add_flags, given_flags, override
+from vap_pipeline.runtime.signals import ending_on_request, how_to_continue
+from vap_pipeline.settings.fields import add_flags, override
 from vap_pipeline.settings.params import add_corpus, read_corpus
 from vap_pipeline.settings.train import ModelSettings, TrainSettings
 
@@ -59,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="continue the run in the folder, if its settings match; epochs and patience may differ",
     )
-    add("--workers", type=int, metavar="N", help="processes that read batches (0, or 4 with a GPU)")
+    add("--workers", type=command.count, metavar="N", help="processes that read batches (0, or 4 with a GPU)")
     add(
         "--fast-dev-run",
         action="store_true",
@@ -78,34 +77,14 @@ def main(argv: list[str] | None = None) -> int:
 def body(args: argparse.Namespace) -> None:
     """Read the settings, and train."""
     corpus = read_corpus(args.params, args.corpus)
-    config = override(corpus.train, given_flags(args, TrainSettings))
-    sizes = override(corpus.model, given_flags(args, ModelSettings))
-    if args.workers is not None and args.workers < 0:
-        raise InputError(f"--workers {args.workers}: give 0 or more")
+    config = override(corpus.train, args)
+    sizes = override(corpus.model, args)
     folder = args.out or corpus.checkpoint(args.model, args.fold)
-
-    def message() -> str:
-        from vap_pipeline.runtime.resume import how_to_continue
-
-        return how_to_continue(folder)
-
-    with ending_on_request(message) as requests:
+    with ending_on_request(lambda: how_to_continue(folder)) as requests:
         from vap_pipeline.train.command import train_fold
 
         requests.act_at_once()
-        train_fold(
-            corpus,
-            config,
-            sizes,
-            folder,
-            model=args.model,
-            fold=args.fold,
-            store=args.store,
-            manifest_folder=args.manifest,
-            resumed=args.resume,
-            workers=args.workers,
-            one_batch=args.fast_dev_run,
-        )
+        train_fold(args, corpus, config, sizes, folder)
 
 
 if __name__ == "__main__":

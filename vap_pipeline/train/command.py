@@ -1,9 +1,9 @@
 """Train on one fold: open the store, check it against the manifest, and start the training loop."""
 
+import argparse
 import logging
 import tempfile
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import torch
 from accelerate import PartialState
@@ -25,34 +25,22 @@ log = logging.getLogger(__name__)
 
 
 def train_fold(
-    corpus: Corpus,
-    config: TrainSettings,
-    sizes: ModelSettings,
-    folder: str,
-    *,
-    model: str,
-    fold: int,
-    store: str | None,
-    manifest_folder: Path | None,
-    resumed: bool,
-    workers: int | None,
-    one_batch: bool,
+    args: argparse.Namespace, corpus: Corpus, config: TrainSettings, sizes: ModelSettings, folder: str
 ) -> None:
-    """Train ``model`` on every fold but ``fold``, and validate it on that one.
+    """Train a model on every fold but one, and validate it on that one.
 
     Args:
+        args: of the command line.
         folder: of the checkpoint.
-        store, manifest_folder: None for the corpus's own.
-        workers: processes that read batches; None for 4 with a GPU and 0 without.
-        one_batch: train, check and save on one batch in a temporary folder.
 
     Raises:
         InputError: the store and the manifest do not belong together, or training fails.
     """
+    model, fold = args.model, args.fold
     ModelConfig(model=model, **asdict(sizes))  # refuses an unknown model before anything is read
     bins(model, lengths(corpus.events).look_ahead)
-    listed = manifest.read(manifest_folder or corpus.manifest_folder)
-    opened = _open(corpus, store)
+    listed = manifest.read(args.manifest or corpus.manifest_folder)
+    opened = _open(corpus, args.store)
     sets = [listed.training_set(fold), listed.validation_set(fold)]
     check_store(listed, opened, [*sets[0], *sets[1]])
     training, validation = (Windows(opened, names, corpus.events) for names in sets)
@@ -74,9 +62,8 @@ def train_fold(
         "store": opened.description,
         "data": {"training": training.digest(), "validation": validation.digest()},
     }
-    if workers is None:
-        workers = 4 if torch.cuda.is_available() else 0
-    if one_batch:
+    workers = (4 if torch.cuda.is_available() else 0) if args.workers is None else args.workers
+    if args.fast_dev_run:
         once = replace(config, epochs=1, checks_per_epoch=1)
         with tempfile.TemporaryDirectory() as kept:
             train(training, validation, network, once, settings, kept, workers=workers, first_batch_only=True)
@@ -85,13 +72,8 @@ def train_fold(
         log.info("fast-dev-run: one batch was trained on, checked, saved and loaded; nothing is kept")
         return
     progress = train(
-        training,
-        validation,
-        network,
-        config,
-        settings,
-        folder,
-        resumed=resumed,
+        *(training, validation, network, config, settings, folder),
+        resumed=args.resume,
         workers=workers,
         track=True,
     )

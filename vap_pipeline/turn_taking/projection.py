@@ -38,7 +38,7 @@ def bins(model: str, horizon_frames: int = HORIZON_FRAMES) -> tuple[int, ...]:
     sizes = [share * horizon_frames / 100 for share in BINS_PERCENT.get(model, ())]
     if any(size != int(size) for size in sizes):
         raise InputError(
-            f"setting events.horizon_s is {horizon_frames / FRAME_RATE_HZ:g}; the bins of {model} must be "
+            f"events.horizon_s is {horizon_frames / FRAME_RATE_HZ:g}; the bins of {model} must be "
             f"whole frames, so give a multiple of {0.4 if model == 'independent-40' else 0.1} s"
         )
     return tuple(map(int, sizes))
