@@ -1,18 +1,17 @@
 """A simulator of telephone talk: transcripts in the layout and formats of Switchboard's ms98 release.
 
-Turns are made of clauses, clauses of words; pauses lie between and inside the clauses, gaps and overlaps
-between the turns, and the listener says backchannels where clauses end. The distributions follow what the
-ms98 release itself shows (medians: word 0.22 s, pause 0.46 s, backchannel 0.44 s, gap 0.2 s with a third of
+Turns consist of clauses, and clauses of words. There are pauses between and inside the clauses, and gaps and
+overlaps between the turns; the listener gives backchannels at the ends of clauses. The distributions follow
+those of the ms98 release (medians: word 0.22 s, pause 0.46 s, backchannel 0.44 s, gap 0.2 s with a third of
 the transfers in overlap) and the literature: Heldner & Edlund, "Pauses, gaps and overlaps in
 conversations", Journal of Phonetics 38, 2010; Levinson & Torreira, "Timing in turn-taking and its
 implications for processing models of language", Frontiers in Psychology 6, 2015. Fewer of the turns are
-very short or overlap wholly, so that minutes of talk hold enough events.
+very short or overlap completely, so that a few minutes contain enough events.
 
-What is about to happen can be known, as in life, but never surely. The words before a gap are drawn out and
-closing ("i guess", "what about you"), those before a pause often trail off ("and um"), backchannels follow
-long clauses (Gravano & Hirschberg, "Turn-taking cues in task-oriented dialogue", Computer Speech and
-Language 25, 2011), and for half a minute or so one speaker holds most of the floor. `render` adds the cues
-that are heard.
+The next event can be predicted, but never with certainty. The words before a gap are lengthened and conclude
+("i guess", "what about you"), those before a pause often trail off ("and um"), backchannels follow long
+clauses (Gravano & Hirschberg, "Turn-taking cues in task-oriented dialogue", Computer Speech and Language 25,
+2011), and for about half a minute one speaker speaks most of the time. `render` adds the cues in the sound.
 """
 
 import shutil
@@ -24,9 +23,9 @@ import numpy as np
 
 from vap_pipeline.io.errors import InputError
 
-SECOND = 8000  # the release's clock ticks once an audio sample
+SECOND = 8000  # samples; the times of the release are multiples of an audio sample
 FIRST, LAST = 2001, 9999  # the conversations' numbers
-CUE_VALIDITY = 0.88  # how often a clause's end is lengthened for what really follows it
+CUE_VALIDITY = 0.88  # how often the end of a clause is lengthened according to the event that follows
 NOTE = "Simulated conversations in the layout and formats of the ms98 transcripts: nobody said this.\n"
 
 Rng = np.random.Generator
@@ -69,7 +68,7 @@ GRAMMAR = {
         "um-hum", "yeah", "uh-huh", "right", "yeah right", "oh", "sure", "okay", "oh yeah", "huh", "wow",
     ),
 }  # fmt: skip
-# Longer than their letters say.
+# Durations in seconds of words that are longer than their number of letters suggests.
 DRAWLED = {"uh": 0.30, "um": 0.36, "yeah": 0.30, "oh": 0.26, "well": 0.27, "um-hum": 0.42, "uh-huh": 0.42}
 
 
@@ -132,7 +131,9 @@ def simulate(transcripts: Path, conversations: int, minutes: float, seed: int) -
             shutil.rmtree(transcripts)
         fresh.rename(transcripts)
     except OSError as error:
-        raise InputError(f"{transcripts}: cannot be written ({error.strerror}); mend that") from error
+        raise InputError(
+            f"{transcripts}: cannot be written ({error.strerror}); make room or check its permissions"
+        ) from error
 
 
 def _conversation(end: int, rng: Rng) -> tuple[list[Token], list[Token]]:
