@@ -1,4 +1,4 @@
-"""The small weights that come with the package: what they are, and that they have learnt something."""
+"""The small weights in the package: their size, their card, and that they are better than random ones."""
 
 import pytest
 import safetensors
@@ -10,7 +10,7 @@ from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.pretrain import probe, speech
 
 
-def test_they_are_small_and_say_what_they_are():
+def test_the_file_is_small_and_the_card_names_its_sources():
     path = cpc_weights.SHIPPED["telephone-small"]
     assert path.stat().st_size < 4e6
     with safetensors.safe_open(path, "pt") as file:
@@ -30,7 +30,7 @@ def test_they_are_small_and_say_what_they_are():
 
 
 @pytest.mark.slow
-def test_they_are_worth_more_than_random_ones_on_real_calls(shared, tmp_path):
+def test_they_are_better_than_random_weights_on_real_calls(shared, tmp_path):
     calls = shared / "two_channel_phone"
     folder = tmp_path / "phone"
     given = ["--audio", calls, "--table", calls, "--folds", 2, "--test", 1, "--out", folder]
