@@ -37,11 +37,8 @@ def test_they_are_better_than_random_weights_on_real_calls(shared, tmp_path):
     assert vap_manifest(["segments", *map(str, given)]) == 0
     listed = read(folder)
     stretches = speech.stretches(listed, calls, listed.select("all"), 2.0)
-    learnt, random = (
-        cpc_weights.load("telephone-small")[0],
-        cpc_weights.random(0, cpc_weights.load("telephone-small")[0].config),
-    )
+    learnt = cpc_weights.load("telephone-small")[0]
+    random = cpc_weights.random(0, learnt.config)
     scores = probe.probe({"learnt": learnt, "random": random}, stretches, windows=12)
-    found = {(each.encoder, each.task): each.score for each in scores}
     for task in probe.TASKS:
-        assert found["learnt", task] > found["random", task], task
+        assert scores["learnt"][task] > scores["random"][task], task

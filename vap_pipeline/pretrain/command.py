@@ -1,5 +1,6 @@
 """Pretrain an encoder on the speech of corpora and write its card; probe encoders."""
 
+import argparse
 import logging
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -21,37 +22,27 @@ from vap_pipeline.pretrain.probe import probe, table
 from vap_pipeline.pretrain.speech import Stretch, digest, stretches
 from vap_pipeline.settings.pretrain import PretrainSettings
 
-SHORTEST_S = 2.0  # of the stretches of speech without a pause that are used
+SHORTEST_S = 2.0  # shorter stretches of speech are left out
 
-Places = Iterable[tuple[Path, Path]]  # folders of a manifest and of its audio
+Places = Iterable[tuple[Path, Path]]  # the folders of a manifest and of its audio
 
 log = logging.getLogger(__name__)
 
 
 def train_encoder(
-    name: str,
-    places: Places,
-    settings: PretrainSettings,
-    folder: str,
-    *,
-    init: str | None,
-    download: bool,
-    resumed: bool,
-    workers: int | None,
+    args: argparse.Namespace, name: str, places: Places, settings: PretrainSettings, folder: str
 ) -> None:
-    """Train an encoder and write it to ``folder``, with a card that says how good it is.
+    """Train an encoder, and write it to ``folder`` with a card that says how good it is.
 
     Args:
+        args: of the command line: ``init``, ``download``, ``resume`` and ``workers``.
         name: of the corpora together.
-        init: weights to start from; None for random ones of the sizes in ``settings``.
-        download: fetch the published weights where they are missing.
-        workers: processes that read audio; None for 4 with a GPU and 0 without.
 
     Raises:
         InputError: weights, manifests or audio cannot be read, or training fails.
     """
-    if init:
-        encoder, start = cpc_weights.load(init, download=download)
+    if args.init:
+        encoder, start = cpc_weights.load(args.init, download=args.download)
     else:
         try:
             encoder = cpc_weights.random(settings.seed, Config(**settings.sizes()))  # type: ignore[arg-type]
@@ -72,23 +63,16 @@ def train_encoder(
         "pretrain": {key: value for key, value in asdict(settings).items() if key not in sizes},
         "data": {"training": digest(training), "held_back": digest(held_back)},
     }
+    workers = args.workers
     if workers is None:
         workers = 4 if torch.cuda.is_available() else 0
     progress = pretrain(
-        encoder,
-        training,
-        held_back,
-        settings,
-        described,
-        folder,
-        resumed=resumed,
-        workers=workers,
-        track=True,
+        encoder, training, held_back, settings, described, folder, args.resume, workers, track=True
     )
     if PartialState().is_main_process:
         try:
             measured = _measure({f"this, {encoder.dim} wide": encoder.cpu()}, held_back, settings.seed)
-        except InputError as error:  # no reason to lose the run
+        except InputError as error:  # the run is worth keeping without
             measured = f"not measured: {error}\n"
         files.write(f"{folder}/card.md", card(described, progress, training, held_back, measured).encode())
         log.info("%s%s", measured, folder)
@@ -99,7 +83,7 @@ def probe_encoders(weights: list[str], places: Places, split: str, seed: int) ->
 
     Args:
         weights: checkpoints, as :func:`cpc_weights.load` takes them.
-        split: whose speech to probe with: test, train or all.
+        split: of the speech to probe with: test, train or all.
         seed: of random weights and probes.
     """
     encoders = {name: cpc_weights.load(name, seed)[0] for name in weights}
@@ -107,15 +91,12 @@ def probe_encoders(weights: list[str], places: Places, split: str, seed: int) ->
 
 
 def _speech(places: Places, split: str) -> list[Stretch]:
-    found: list[Stretch] = []
-    for folder, audio in places:
-        listed = manifest.read(folder)
-        found += stretches(listed, audio, listed.select(split), SHORTEST_S)
-    return found
+    read = [(manifest.read(folder), audio) for folder, audio in places]
+    return [s for listed, audio in read for s in stretches(listed, audio, listed.select(split), SHORTEST_S)]
 
 
 def _measure(encoders: dict[str, CPCEncoder], held_back: list[Stretch], seed: int) -> str:
-    """The table of the probes, with random weights of each shape and log-mel features beside ``encoders``."""
+    """Return the table of ``encoders``, of random weights of the same shapes, and of log-mel features."""
     configs = dict.fromkeys(encoder.config for encoder in encoders.values())
     random = {_shape(config): cpc_weights.random(seed, config) for config in configs or [Config()]}
     return table(probe({**encoders, **random, "log-mel": log_mel}, held_back, seed))
