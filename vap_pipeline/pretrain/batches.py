@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
 
 class Batches(Dataset[Batch]):
-    """The batches of a run from step ``first`` on.
+    """The batches of a run, by step.
 
     Speakers are drawn in proportion to how long they speak, windows evenly over a speaker's speech.
 
@@ -44,8 +44,8 @@ class Batches(Dataset[Batch]):
         share: the places in a batch of the speakers that this process reads.
     """
 
-    def __init__(self, stretches: list[Stretch], config: PretrainSettings, first: int, share: slice) -> None:
-        self.config, self.first, self.share = config, first, share
+    def __init__(self, stretches: list[Stretch], config: PretrainSettings, share: slice) -> None:
+        self.config, self.share = config, share
         by_speaker = defaultdict(list)
         for stretch in stretches:
             by_speaker[stretch.speaker].append(stretch)
@@ -57,16 +57,16 @@ class Batches(Dataset[Batch]):
         self.weight = spoken_s / spoken_s.sum()
 
     def __len__(self) -> int:
-        return self.config.steps - self.first
+        return self.config.steps
 
-    def __getitem__(self, index: int) -> Batch:
-        """Read this process's share of the speakers in the batch of step ``first + index``.
+    def __getitem__(self, step: int) -> Batch:
+        """Read this process's share of the batch of ``step``.
 
         Raises:
             InputError: audio cannot be read.
         """
         config = self.config
-        chosen, seeds = self._draw(index)
+        chosen, seeds = self._draw(step)
         audio, negatives = [], []
         for speaker, seed in list(zip(chosen, seeds, strict=True))[self.share]:
             generator = np.random.default_rng(seed)
@@ -74,11 +74,12 @@ class Batches(Dataset[Batch]):
             negatives.append(generator.integers(config.windows * WINDOW_FRAMES, size=config.negatives))
         return Batch(torch.stack(audio), torch.from_numpy(np.stack(negatives)))
 
-    def read(self, workers: int, device: torch.device) -> Generator[Batch, None, None]:
-        """Yield the batches in order on ``device``; ``workers`` processes read ahead."""
+    def read(self, first: int, workers: int, device: torch.device) -> Generator[Batch, None, None]:
+        """Yield the batches from step ``first`` on, on ``device``; ``workers`` processes read ahead."""
         loader = DataLoader(
             self,
             batch_size=None,
+            sampler=range(first, len(self)),
             num_workers=workers,
             worker_init_fn=leave_to_main,
             generator=torch.Generator(),
@@ -89,10 +90,10 @@ class Batches(Dataset[Batch]):
 
     def names(self, step: int) -> str:
         """Return the speakers in the batch of ``step``, over all processes."""
-        return ", ".join(sorted({self.speakers[i][0].speaker for i in self._draw(step - self.first)[0]}))
+        return ", ".join(sorted({self.speakers[i][0].speaker for i in self._draw(step)[0]}))
 
-    def _draw(self, index: int) -> tuple[list[int], list[int]]:
-        generator = np.random.default_rng([self.config.seed, self.first + index])
+    def _draw(self, step: int) -> tuple[list[int], list[int]]:
+        generator = np.random.default_rng([self.config.seed, step])
         chosen = generator.choice(len(self.speakers), self.config.speakers, p=self.weight)
         return chosen.tolist(), generator.integers(2**63, size=self.config.speakers).tolist()
 

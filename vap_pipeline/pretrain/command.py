@@ -1,4 +1,4 @@
-"""Pretrain an encoder on the speech of corpora and write its card; probe encoders."""
+"""Pretrain an encoder on the speech of corpora and write its model card; probe encoders."""
 
 import argparse
 import logging
@@ -11,12 +11,13 @@ import torch
 from accelerate import PartialState
 
 from vap_pipeline.artefacts import manifest
+from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
 from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.encoders.cpc import Config, CPCEncoder
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
-from vap_pipeline.pretrain.card import card
-from vap_pipeline.pretrain.loop import pretrain
+from vap_pipeline.pretrain.batches import WINDOW_SAMPLES
+from vap_pipeline.pretrain.loop import Progress, pretrain
 from vap_pipeline.pretrain.pitch import log_mel
 from vap_pipeline.pretrain.probe import probe, table
 from vap_pipeline.pretrain.speech import Stretch, digest, stretches
@@ -44,10 +45,7 @@ def train_encoder(
     if args.init:
         encoder, start = cpc_weights.load(args.init, download=args.download)
     else:
-        try:
-            encoder = cpc_weights.random(settings.seed, Config(**settings.sizes()))  # type: ignore[arg-type]
-        except ValueError as error:
-            raise InputError(f"--width, --dim, --levels, --recurrent: {error}") from error
+        encoder = cpc_weights.random(settings.seed, Config(**settings.sizes()))  # type: ignore[arg-type]
         start = {"weights": f"random-seed{settings.seed}"}
     training, held_back = (_speech(places, split) for split in ("train", "test"))
     if not training:
@@ -63,9 +61,7 @@ def train_encoder(
         "pretrain": {key: value for key, value in asdict(settings).items() if key not in sizes},
         "data": {"training": digest(training), "held_back": digest(held_back)},
     }
-    workers = args.workers
-    if workers is None:
-        workers = 4 if torch.cuda.is_available() else 0
+    workers = 4 * torch.cuda.is_available() if args.workers is None else args.workers
     progress = pretrain(
         encoder, training, held_back, settings, described, folder, args.resume, workers, track=True
     )
@@ -74,8 +70,48 @@ def train_encoder(
             measured = _measure({f"this, {encoder.dim} wide": encoder.cpu()}, held_back, settings.seed)
         except InputError as error:  # the run is worth keeping without
             measured = f"not measured: {error}\n"
-        files.write(f"{folder}/card.md", card(described, progress, training, held_back, measured).encode())
+        card = _card(described, progress, training, held_back, measured)
+        files.write(f"{folder}/card.md", card.encode())
         log.info("%s%s", measured, folder)
+
+
+def _card(
+    settings: dict[str, Any],
+    progress: Progress,
+    training: list[Stretch],
+    held_back: list[Stretch],
+    measured: str,
+) -> str:
+    """Return the model card: the encoder's speech, training and measured quality, in Markdown."""
+    config, sizes = settings["pretrain"], settings["encoder"]
+    heard_h = progress.step * config["speakers"] * config["windows"] * WINDOW_SAMPLES / SAMPLE_RATE_HZ / 3600
+    checks = [row for row in progress.history if "held_back_loss" in row]
+    result = "not measured"
+    if checks:
+        result = (
+            f"loss {checks[-1]['held_back_loss']:.3f}; future frames recognised: "
+            f"{checks[-1]['held_back_accuracy']:.1%} (by chance {1 / (1 + config['negatives']):.1%})"
+        )
+    return f"""\
+# CPC encoder, trained on {settings["corpus"]}
+
+- **Network:** five convolutions of {sizes["hiddenEncoder"]} channels, {sizes["arMode"]} {sizes["hiddenGar"]}
+  wide, {sizes["nLevelsGRU"]} deep; 100 features a second of 16 kHz audio.
+- **Speech:** {settings["corpus"]}: {_amount(training)}; held back: {_amount(held_back)}.
+- **Training:** contrastive predictive coding from {settings["start"]["weights"]}, {progress.step} steps of
+  {config["speakers"]} x {config["windows"]} windows of 1.28 s, {heard_h:.1f} h heard in all;
+  {config["negatives"]} negatives of the same speaker, {config["ahead"]} frames ahead; AdamW,
+  {config["learning_rate"]:g}, cosine; seed {config["seed"]}.
+- **On held-back conversations:** {result}.
+
+Linear probes of single frames on held-back conversations; phones on synthetic speech:
+
+{measured}"""
+
+
+def _amount(stretches: list[Stretch]) -> str:
+    hours = sum(stretch.end_s - stretch.start_s for stretch in stretches) / 3600
+    return f"{hours:.2f} h of {len({stretch.speaker for stretch in stretches})} speakers"
 
 
 def probe_encoders(weights: list[str], places: Places, split: str, seed: int) -> str:

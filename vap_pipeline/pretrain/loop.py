@@ -116,15 +116,15 @@ def pretrain(
     network, optimizer = run.prepare(model.train(), adamw)
     progress, _ = run.restore(Progress(), resumed)
     progress.finished = progress.step == config.steps
-    checked = Batches(held_back, config, 0, own) if held_back else None
-    batches = Batches(training, config, progress.step, own)
+    checked = Batches(held_back, config, own) if held_back else None
+    batches = Batches(training, config, own)
 
     def state() -> dict[str, resume.Tensors]:
         return {"model": model.state_dict(), "optimizer": resume.moments(model, adamw)}
 
     with (
         run.running(config.steps, state) as bar,
-        contextlib.closing(batches.read(workers, run.device)) as reading,
+        contextlib.closing(batches.read(progress.step, workers, run.device)) as reading,
     ):
         for batch in reading:
             rate = _learning_rate(progress.step, config)

@@ -1,7 +1,5 @@
 """Pitch, energy and log-mel features of speech, in frames centred as CPC's features are."""
 
-from functools import cache
-
 import torch
 import torch.nn.functional as F
 import torchaudio
@@ -21,6 +19,14 @@ QUIETEST, QUIETEST_VOICE = 1e-6, 1e-3  # mean squares of frames of speech, for w
 
 MEL_BANDS, MEL_FFT_SAMPLES = 80, 512
 MEL_FLOOR = 1e-6  # added to the power of a band
+_MEL = torchaudio.transforms.MelSpectrogram(
+    SAMPLE_RATE_HZ,
+    n_fft=MEL_FFT_SAMPLES,
+    win_length=FRAME_SAMPLES,
+    hop_length=HOP_SAMPLES,
+    n_mels=MEL_BANDS,
+    center=False,
+)
 
 
 def log_mel(audio: Tensor) -> Tensor:
@@ -32,7 +38,7 @@ def log_mel(audio: Tensor) -> Tensor:
     Returns:
         (batch, samples // 160, 80), from Hann windows of 25 ms.
     """
-    power = _mel()(F.pad(audio, _padding(MEL_FFT_SAMPLES)))
+    power = _MEL(F.pad(audio, _padding(MEL_FFT_SAMPLES)))
     return (power + MEL_FLOOR).log().transpose(1, 2)
 
 
@@ -112,15 +118,3 @@ def _padding(length: int) -> tuple[int, int]:
     """
     before = length // 2 - HOP_SAMPLES // 2
     return before, length - HOP_SAMPLES - before
-
-
-@cache
-def _mel() -> torchaudio.transforms.MelSpectrogram:
-    return torchaudio.transforms.MelSpectrogram(
-        SAMPLE_RATE_HZ,
-        n_fft=MEL_FFT_SAMPLES,
-        win_length=FRAME_SAMPLES,
-        hop_length=HOP_SAMPLES,
-        n_mels=MEL_BANDS,
-        center=False,
-    )
