@@ -165,17 +165,17 @@ def test_missing_weights_say_where_to_get_them(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """Serve ``checkpoint`` as the published one, after ``failures`` answers of 503; return the requests."""
+    """Serve a file after some failures, the last ``cut_short`` of them truncated; return the requests."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(cpc_weights, "PAUSE_S", 0.01)
     servers = []
 
-    def serve(content, name, failures):
+    def serve(content, name, failures, cut_short=0):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
                 requests.append(self.path)
-                self.send_response(503 if len(requests) <= failures else 200)
-                self.send_header("Content-Length", str(len(content)))
+                self.send_response(503 if len(requests) <= failures - cut_short else 200)
+                self.send_header("Content-Length", str(len(content) + (len(requests) <= failures)))
                 self.end_headers()
                 self.wfile.write(content)
 
@@ -203,12 +203,12 @@ def test_a_download_that_fails_twice_is_tried_again(checkpoint, tmp_path, server
     caplog.set_level("INFO")
     content = checkpoint.read_bytes()
     name = named(content)
-    requests = server(content, name, failures=2)
+    requests = server(content, name, failures=2, cut_short=1)
     assert cpc_weights.load(name, download=True)[0].config == SMALL
     assert requests == [f"/{name}"] * 3
     assert (tmp_path / "hub" / "checkpoints" / name).read_bytes() == content
-    assert len(caplog.messages) == 2
-    assert all("HTTP Error 503" in line and "trying again in 0.01 s" in line for line in caplog.messages)
+    for line, cause in zip(caplog.messages, ("HTTP Error 503", "IncompleteRead"), strict=True):
+        assert cause in line and line.endswith("trying again in 0.01 s")
 
 
 def test_a_download_that_always_fails_ends_after_three_tries(checkpoint, tmp_path, server):
@@ -221,9 +221,11 @@ def test_a_download_that_always_fails_ends_after_three_tries(checkpoint, tmp_pat
 
 def test_a_download_with_the_wrong_sha256_is_not_kept(checkpoint, tmp_path, server):
     server(checkpoint.read_bytes(), "mine-00000000.pt", failures=0)
-    with pytest.raises(InputError, match=r"cannot be fetched.*hash"):
+    with pytest.raises(
+        InputError, match=r"cannot be fetched \(the SHA-256.*does not start with 00000000"
+    ):
         cpc_weights.load("mine-00000000.pt", download=True)
-    assert not [path for path in (tmp_path / "hub").rglob("*") if path.is_file()]
+    assert not list(tmp_path.rglob("mine-*"))
 
 
 def test_a_server_that_does_not_answer_costs_little_time(tmp_path, monkeypatch):
@@ -236,7 +238,6 @@ def test_a_server_that_does_not_answer_costs_little_time(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=r"cannot be fetched.*put it at"):
             cpc_weights.load(cpc_weights.PUBLISHED, download=True)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert socket.getdefaulttimeout() is None
 
 
 def test_random_features_differ_between_speech_and_silence():

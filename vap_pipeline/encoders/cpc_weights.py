@@ -6,9 +6,10 @@ import io
 import json
 import logging
 import re
-import socket
 import time
+import urllib.request
 from dataclasses import asdict, fields
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from vap_pipeline.io.tensors import unpack
 SHIPPED = {"telephone-small": Path(__file__).with_name("telephone-small.safetensors")}
 PUBLISHED = "60k_epoch4-d0f474de.pt"
 URL = f"https://dl.fbaipublicfiles.com/librilight/CPC_checkpoints/{PUBLISHED}"
-TIMEOUT_S = 20
+TIMEOUT_S = 20  # without an answer
 TRIES = 3
 PAUSE_S = 3.0  # between two tries
 
@@ -140,26 +141,25 @@ def download_with_retries(url: str, target: Path) -> None:
     """Fetch ``url`` to ``target``, whose name ends in the first digits of the file's SHA-256.
 
     Raises:
-        InputError: no try brought the right file; nothing is kept.
+        InputError: no try brought the right file, or it cannot be written; nothing is kept.
     """
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_S)  # without one, torch.hub can wait forever
-    try:
-        for left in reversed(range(TRIES)):
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                torch.hub.download_url_to_file(url, str(target), hash_prefix=target.stem.rpartition("-")[2])
-                return
-            except (OSError, RuntimeError) as error:  # RuntimeError: the SHA-256 is wrong
-                if not left:
-                    raise InputError(
-                        f"{url}: cannot be fetched ({error}); fetch it on a machine with a network and put "
-                        f"it at {target}"
-                    ) from error
-                log.info("%s: cannot be fetched (%s); trying again in %g s", url, error, PAUSE_S)
-                time.sleep(PAUSE_S)
-    finally:
-        socket.setdefaulttimeout(before)
+    promised = target.stem.rpartition("-")[2]
+    for left in reversed(range(TRIES)):
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:
+                content = response.read()
+            if not hashlib.sha256(content).hexdigest().startswith(promised):
+                raise OSError(f"the SHA-256 of the file does not start with {promised}")
+            break
+        except (OSError, HTTPException) as error:
+            if not left:
+                raise InputError(
+                    f"{url}: cannot be fetched ({error}); fetch it on a machine with a network and put "
+                    f"it at {target}"
+                ) from error
+            log.info("%s: cannot be fetched (%s); trying again in %g s", url, error, PAUSE_S)
+            time.sleep(PAUSE_S)
+    files.write(target, content)
 
 
 def _read(path: Path) -> CPCEncoder:

@@ -8,7 +8,6 @@ the phone probe on some of espeak-ng's voices and sentences and scored on others
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,20 +39,6 @@ PENALTY = 1e-3  # on a probe's squared weights, relative to the mean loss; featu
 MOST_ITERATIONS = 1000
 
 
-class Windows(NamedTuple):
-    """Windows of held-back speakers' speech.
-
-    Attributes:
-        audio: (windows, WINDOW_SAMPLES) float32 at 16 kHz, the peak of each 1.
-        speaker: (windows,) int64, numbered from 0.
-        later: (windows,) bool, whether it is in the later half of its speaker's windows.
-    """
-
-    audio: Tensor
-    speaker: Tensor
-    later: Tensor
-
-
 def probe(
     encoders: Mapping[str, Encoder], stretches: Iterable[Stretch], seed: int = 0, windows: int = 30
 ) -> Scores:
@@ -74,19 +59,18 @@ def probe(
             voiced frames, a file that cannot be read, or features that are not finite.
     """
     generator = np.random.default_rng(seed)
-    held_back = _windows(stretches, windows, generator)
-    pitch = log_f0(held_back.audio)[:, SKIPPED_FRAMES:]
-    energy = log_energy(held_back.audio)[:, SKIPPED_FRAMES:]
+    audio, speaker, later = _windows(stretches, windows, generator)
+    pitch, energy = (measure(audio)[:, SKIPPED_FRAMES:] for measure in (log_f0, log_energy))
     spoken, voiced = energy > math.log(QUIETEST), ~pitch.isnan()
-    half = _half(held_back.speaker, pitch, generator)[:, None].expand_as(pitch)
+    half = _half(speaker, pitch, generator)[:, None].expand_as(pitch)
     if any(not (voiced & (half == number)).any() for number in (0, 1)):
         raise InputError("half of the speakers have no voiced speech; probe with other conversations")
-    speaker, later = (labels.repeat_interleave(PIECES) for labels in (held_back.speaker, held_back.later))
+    speaker, later = (labels.repeat_interleave(PIECES) for labels in (speaker, later))
     training, test = phones()
 
     scores: Scores = {}
     for name, encoder in tqdm(encoders.items(), "probe", unit=" encoders", disable=None):
-        x = _encode(name, encoder, held_back.audio)
+        x = _encode(name, encoder, audio)
         means = x.unflatten(1, (PIECES, -1)).mean(2).flatten(0, 1)
         scores[name] = {
             "f0": r2_score(*_across(_ridge, x, pitch, voiced, half)),
@@ -106,32 +90,36 @@ def table(scores: Scores) -> str:
     return markdown.table(["encoder", *TASKS], rows) + "\n"
 
 
-def _windows(stretches: Iterable[Stretch], most: int, generator: np.random.Generator) -> Windows:
-    """Choose windows of each speaker at random, in order of time; leave out speakers with too few."""
+def _windows(
+    stretches: Iterable[Stretch], most: int, generator: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose windows of each speaker at random, in order of time; leave out speakers with too few.
+
+    Returns:
+        Their audio (windows, WINDOW_SAMPLES), all with peak 1; their speakers, numbered from 0; and whether
+        they are in the later half of their speaker's windows.
+    """
     window_s = WINDOW_SAMPLES / SAMPLE_RATE_HZ
     places: dict[str, list[tuple[float, Stretch]]] = defaultdict(list)
     for stretch in stretches:
         count = int((stretch.end_s - stretch.start_s) / window_s + 1e-6)
         places[stretch.speaker] += [(stretch.start_s + i * window_s, stretch) for i in range(count)]
-    audio: list[Tensor] = []
-    speaker: list[int] = []
-    later: list[bool] = []
+    audio, later = [], []
     for candidates in places.values():
         candidates.sort(key=lambda place: place[0])
         chosen = np.sort(generator.permutation(len(candidates))[:most])
         windows = [speech.read(candidates[i][1], candidates[i][0], WINDOW_SAMPLES) for i in chosen]
         loud = [window / window.abs().max() for window in windows if window.abs().max() > speech.QUIET]
         if len(loud) >= FEWEST:
-            speaker += [speaker[-1] + 1 if speaker else 0] * len(loud)
-            later += [i >= len(loud) // 2 for i in range(len(loud))]
-            audio += loud
-    speakers = len(set(speaker))
-    if speakers < FEWEST:
+            audio.append(torch.stack(loud))
+            later.append(torch.arange(len(loud)) >= len(loud) // 2)
+    if len(audio) < FEWEST:
         raise InputError(
-            f"{speakers} speakers with {FEWEST * window_s:g} s of speech or more in stretches of "
+            f"{len(audio)} speakers with {FEWEST * window_s:g} s of speech or more in stretches of "
             f"{window_s:g} s, where {FEWEST} are needed; hold back more conversations"
         )
-    return Windows(torch.stack(audio), torch.tensor(speaker), torch.tensor(later))
+    speaker = torch.arange(len(audio)).repeat_interleave(torch.tensor([len(part) for part in audio]))
+    return torch.cat(audio), speaker, torch.cat(later)
 
 
 def _half(speaker: Tensor, pitch: Tensor, generator: np.random.Generator) -> Tensor:

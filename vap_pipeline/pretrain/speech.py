@@ -49,11 +49,8 @@ def stretches(
     Raises:
         InputError: a conversation has no audio.
     """
-    wanted, stretches_ = set(conversations), []
-    segments = manifest.segments()
-    for c in manifest.conversations:
-        if c.conversation not in wanted:
-            continue
+    wanted, result, segments = set(conversations), [], manifest.segments()
+    for c in (c for c in manifest.conversations if c.conversation in wanted):
         if not c.audio:
             raise InputError(
                 f"conversation {c.conversation}: no audio in the manifest; make it again with --audio"
@@ -69,8 +66,8 @@ def stretches(
             for a, b in zip(starts[first].tolist(), ends[last].tolist(), strict=True):
                 if b - a >= shortest_s:
                     speaker = f"{manifest.name}/{c.conversation}/{channel}"
-                    stretches_.append(Stretch(speaker, root / c.audio, channel, a, b))
-    return stretches_
+                    result.append(Stretch(speaker, root / c.audio, channel, a, b))
+    return result
 
 
 def digest(stretches: list[Stretch]) -> str:
