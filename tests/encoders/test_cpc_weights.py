@@ -221,9 +221,7 @@ def test_a_download_that_always_fails_ends_after_three_tries(checkpoint, tmp_pat
 
 def test_a_download_with_the_wrong_sha256_is_not_kept(checkpoint, tmp_path, server):
     server(checkpoint.read_bytes(), "mine-00000000.pt", failures=0)
-    with pytest.raises(
-        InputError, match=r"cannot be fetched \(the SHA-256.*does not start with 00000000"
-    ):
+    with pytest.raises(InputError, match=r"cannot be fetched \(the SHA-256.*does not start with 00000000"):
         cpc_weights.load("mine-00000000.pt", download=True)
     assert not list(tmp_path.rglob("mine-*"))
 
