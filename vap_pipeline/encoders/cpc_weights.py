@@ -1,4 +1,4 @@
-"""The encoder's weights: the published checkpoint, another in its format, or random ones from a seed."""
+"""The weights of the encoder: the published checkpoint, other files, or random ones from a seed."""
 
 import contextlib
 import hashlib
@@ -166,11 +166,11 @@ def _read(path: Path) -> CPCEncoder:
     try:
         if path.suffix == ".safetensors":
             tensors, header = unpack(files.read(path))
-            described = json.loads(header["config"])
+            settings = json.loads(header["config"])
         else:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-            described, tensors = checkpoint["config"], checkpoint["weights"]
-        config = Config(**{f.name: described[f.name] for f in fields(Config) if f.name in described})
+            settings, tensors = checkpoint["config"], checkpoint["weights"]
+        config = Config(**{f.name: settings[f.name] for f in fields(Config) if f.name in settings})
         with torch.device("meta"):  # no memory and no random numbers for weights that are replaced
             encoder = CPCEncoder(config)
         # A checkpoint may hold more than the network, such as the parts of a training criterion.

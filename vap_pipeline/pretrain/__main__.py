@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", metavar="PATH", help="folder, local or any fsspec path (checkpoints/CORPUS/cpc)")
     add("--init", metavar="WEIGHTS", help="start from a checkpoint, such as the published one")
-    add("--download", action="store_true", help="fetch the published weights where they are missing")
+    add("--download", action="store_true", help="fetch the published weights if they are missing")
     add("--resume", action="store_true", help="continue the run in the folder, if its settings match")
     add("--workers", type=int, metavar="N", help="processes that read audio (0, or 4 with a GPU)")
     add_flags(parser, PretrainSettings, "training and encoder (default: the corpus's section `pretrain`)")
@@ -79,11 +79,11 @@ def probe_parser() -> argparse.ArgumentParser:
         "vap-pretrain probe", description=PROBE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     _add_data(parser)
-    parser.add_argument("--weights", nargs="+", default=[], help="checkpoints, as of vap-extract --weights")
-    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of random weights and probes (0)")
-    parser.add_argument(
-        "--split", choices=("test", "train", "all"), default="test", help="whose speech (%(default)s)"
-    )
+    add = parser.add_argument
+    add("--weights", nargs="+", default=[], help="checkpoints, as for vap-extract --weights")
+    add("--seed", type=int, metavar="N", default=0, help="random seed of weights and probes (0)")
+    splits = ("test", "train", "all")
+    add("--split", choices=splits, default="test", help="conversations to use (%(default)s)")
     return parser
 
 

@@ -147,7 +147,7 @@ def pretrain(
                 run.save()
             run.save_if_due(0 if progress.finished else stops)
         if run.is_main:
-            publish(folder, encoder, progress)
+            _publish(folder, encoder, progress)
         run.complete()
     encoder.eval()
     return progress
@@ -211,7 +211,7 @@ def _check(run: TrainingRun, model: Prediction, batches: Batches) -> None:
     log.info("step %d: held-back loss %.3f, accuracy %.3f", run.progress.step, loss, accuracy)
 
 
-def publish(folder: str, encoder: CPCEncoder, progress: Progress) -> None:
+def _publish(folder: str, encoder: CPCEncoder, progress: Progress) -> None:
     """Write the encoder and the history. The encoder is rounded to float16, as in its file."""
     encoder.half().float()
     cpc_weights.save(encoder, f"{folder}/encoder.safetensors")
