@@ -7,7 +7,7 @@ VOWELS = {"a", "i:", "I", "E", "0", "A:", "aU", "eI", "oU", "u:", "@", "V", "i",
 
 
 @pytest.mark.parametrize("voice", ["en-us+m1", "en-us+f2"])
-def test_phones_lie_where_they_sound(voice: str) -> None:
+def test_phones_start_where_they_are_heard(voice: str) -> None:
     audio, names, starts = espeak.phones("She sees me & pays. Papa says so.", voice)
     assert audio.dtype == np.float32 and np.abs(audio).max() > 0.1
     assert starts[0] == 0 and (np.diff(starts) >= 0).all() and starts[-1] <= len(audio)
@@ -27,6 +27,6 @@ def test_phones_lie_where_they_sound(voice: str) -> None:
     assert min(hiss["s"]) > 3000 > 2000 > max(x for name in hiss.keys() & VOWELS for x in hiss[name])
 
 
-def test_unknown_voice() -> None:
+def test_an_unknown_voice_is_refused() -> None:
     with pytest.raises(RuntimeError, match="no voice nobody"):
         espeak.phones("Hello.", "nobody")

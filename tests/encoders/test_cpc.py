@@ -16,7 +16,7 @@ SMALL = Config(hiddenEncoder=16, hiddenGar=8)
 
 
 def plain(encoder, audio):
-    """The network written down layer by layer: channel-major, Conv1d, the norm by its definition."""
+    """The network layer by layer, with Conv1d and the norm by its definition."""
     x = audio[:, None]
     for i, (stride, padding) in enumerate(zip(STRIDES, PADDINGS, strict=True)):
         conv, norm = getattr(encoder.gEncoder, f"conv{i}"), getattr(encoder.gEncoder, f"batchNorm{i}")
@@ -26,8 +26,8 @@ def plain(encoder, audio):
     return encoder.gAR.baseNet(x.transpose(1, 2))[0]
 
 
-def with_norms_of_its_own(encoder, seed=1):
-    """Weights and biases of the norms are one and zero at first, which would hide a mistake in them."""
+def with_random_norms(encoder, seed=1):
+    """Draw weights and biases of the norms: a mistake in them would not show with ones and zeros."""
     generator = torch.Generator().manual_seed(seed)
     for i in range(len(STRIDES)):
         norm = getattr(encoder.gEncoder, f"batchNorm{i}")
@@ -45,8 +45,8 @@ def noise(*shape, seed=0):
     [Config(), SMALL, Config(24, 12, 2, "GRU"), Config(16, 16, 1, "RNN")],
     ids=["published", "small", "gru", "rnn"],
 )
-def test_equals_the_network_as_written_down(config):
-    encoder = with_norms_of_its_own(random(3, config))
+def test_features_equal_those_of_the_plain_network(config):
+    encoder = with_random_norms(random(3, config))
     audio = noise(2, 160 * 60)
     with torch.no_grad():
         expected = plain(encoder, audio)
@@ -55,7 +55,7 @@ def test_equals_the_network_as_written_down(config):
 
 
 @pytest.mark.parametrize("samples", [160, 1_599, 1_600, 1_601, 7_777])
-def test_frames_of_any_length_of_audio(samples):
+def test_audio_of_any_length(samples):
     encoder = random(0, SMALL)
     with torch.no_grad():
         torch.testing.assert_close(encoder(noise(1, samples)), plain(encoder, noise(1, samples)))
@@ -63,8 +63,8 @@ def test_frames_of_any_length_of_audio(samples):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 700), min_size=1, max_size=30))
-def test_how_the_signal_was_cut_changes_nothing(lengths):
-    encoder = with_norms_of_its_own(random(0, SMALL))
+def test_a_stream_gives_the_same_features_wherever_it_is_cut(lengths):
+    encoder = with_random_norms(random(0, SMALL))
     audio = noise(sum(lengths) // HOP_SAMPLES * HOP_SAMPLES + HOP_SAMPLES)
     pieces = audio.split([*lengths, len(audio) - sum(lengths)]) if sum(lengths) <= len(audio) else [audio]
     with torch.no_grad():
@@ -82,8 +82,8 @@ def test_a_long_signal_in_long_pieces():
         torch.testing.assert_close(features, expected, atol=2e-5, rtol=0)
 
 
-def test_gradients_are_those_of_the_plain_network():
-    encoder = with_norms_of_its_own(random(0, SMALL)).double()
+def test_gradients_equal_those_of_the_plain_network():
+    encoder = with_random_norms(random(0, SMALL)).double()
     audio = noise(2, 3_200).double()
     gradients = []
     for network in (encoder, lambda x: plain(encoder, x)):
@@ -93,20 +93,18 @@ def test_gradients_are_those_of_the_plain_network():
     torch.testing.assert_close(*gradients)
 
 
-def test_inference_mode_does_not_leak_out_of_a_stream():
+def test_a_stream_leaves_inference_mode_off():
     stream = random(0, SMALL).stream([noise(1_600)])
     next(stream)
     assert not torch.is_inference_mode_enabled()
 
 
-def test_state_holds_no_more_than_the_ends_of_the_inputs():
+def test_the_state_holds_only_the_ends_of_the_inputs():
     encoder, state = random(0, SMALL), State()
     with torch.no_grad():
         for _ in range(4):
             encoder(noise(1, 16_000), state, last=False)
-    assert [held.shape[1] < 2 * stride for held, stride in zip(state.inputs, STRIDES, strict=True)] == [
-        True
-    ] * 5
+    assert all(held.shape[1] < 2 * stride for held, stride in zip(state.inputs, STRIDES, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -115,11 +113,9 @@ def test_state_holds_no_more_than_the_ends_of_the_inputs():
         ({"normMode": "batchNorm"}, "normMode is 'batchNorm', expected layerNorm"),
         ({"arMode": "transformer"}, "arMode is 'transformer', expected LSTM or GRU or RNN"),
         ({"encoder_type": "mfcc"}, "encoder_type is 'mfcc', expected cpc"),
-        ({"hiddenEncoder": 10**9}, "hiddenEncoder is 1000000000, expected a number from 2 to 4096"),
-        ({"nLevelsGRU": "1"}, "nLevelsGRU is '1'"),
     ],
 )
-def test_a_network_of_another_kind_is_refused(settings, said):
+def test_a_wrong_configuration_is_refused(settings, said):
     with pytest.raises(ValueError, match=said):
         CPCEncoder(Config(**settings))
 
@@ -127,7 +123,7 @@ def test_a_network_of_another_kind_is_refused(settings, said):
 @pytest.mark.parametrize("config", [Config(), Config(24, 12, 2, "GRU")], ids=["published", "gru"])
 def test_equals_the_original_package(config):
     pytest.importorskip("cpc.model", reason="needs the original package, cpc_audio")
-    encoder = with_norms_of_its_own(random(5, config))
+    encoder = with_random_norms(random(5, config))
     original = OriginalEncoder(encoder)
     audio = noise(16_000 * 9 + 160)
     with torch.no_grad():

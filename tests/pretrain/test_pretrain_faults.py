@@ -1,4 +1,4 @@
-"""A loss of vap-pretrain that is no number says where it comes from."""
+"""If the loss is NaN, the message names the step and the speakers."""
 
 import re
 
@@ -10,7 +10,8 @@ import torch
 from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.encoders.cpc import Config
 from vap_pipeline.io.errors import InputError
-from vap_pipeline.pretrain import loop as pretrain
+from vap_pipeline.pretrain.batches import WINDOW_SAMPLES, Batches
+from vap_pipeline.pretrain.loop import pretrain
 from vap_pipeline.pretrain.speech import Stretch
 from vap_pipeline.settings.pretrain import PretrainSettings
 
@@ -19,7 +20,7 @@ FEW = PretrainSettings(steps=20, speakers=1, windows=2, negatives=8)
 
 @pytest.fixture
 def speech(tmp_path):
-    """A stretch of one speaker, by the speaker's name."""
+    """Make a stretch of noise of a named speaker."""
 
     def make(name):
         path = tmp_path / f"{name}.wav"
@@ -33,26 +34,24 @@ def speech(tmp_path):
 def said(speech, folder, held_back=(), config=FEW):
     encoder = cpc_weights.random(0, Config(8, 8))
     with pytest.raises(InputError) as error:
-        pretrain.pretrain(encoder, [speech("a")], list(held_back), config, {"corpus": "calls"}, str(folder))
+        pretrain(encoder, [speech("a")], list(held_back), config, {"corpus": "calls"}, str(folder))
     words = r"step (\d+): (.*?) is .*resume.safetensors, of step 0; .*speakers: (.*)"
     return re.search(words, str(error.value)).groups()
 
 
-def test_of_a_batch(speech, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        pretrain.Batches, "_window", lambda *_: torch.full((pretrain.WINDOW_SAMPLES,), torch.nan)
-    )
+def test_a_nan_in_training_names_the_batchs_speakers(speech, tmp_path, monkeypatch):
+    monkeypatch.setattr(Batches, "_window", lambda *_: torch.full((WINDOW_SAMPLES,), torch.nan))
     step, what, speakers = said(speech, tmp_path)
     assert (step, speakers) == ("0", "calls/a/0") and what == "the loss"
 
 
-def test_of_a_check_on_held_back_speakers(speech, tmp_path, monkeypatch):
-    window = pretrain.Batches._window
+def test_a_nan_in_a_check_names_the_held_back_speakers(speech, tmp_path, monkeypatch):
+    window = Batches._window
 
     def poisoned(self, speaker, generator):
         audio = window(self, speaker, generator)
-        return audio * torch.nan if self.speakers[speaker] == "calls/c/0" else audio
+        return audio * torch.nan if self.speakers[speaker][0].speaker == "calls/c/0" else audio
 
-    monkeypatch.setattr(pretrain.Batches, "_window", poisoned)
+    monkeypatch.setattr(Batches, "_window", poisoned)
     held_back = [speech("b"), speech("c")]
     assert said(speech, tmp_path, held_back) == ("2", "the held-back loss", "calls/c/0")

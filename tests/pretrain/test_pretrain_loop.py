@@ -1,4 +1,4 @@
-"""Contrastive predictive coding: the loss by hand, the batches, runs that end and go on, what they write."""
+"""Contrastive predictive coding: the loss by hand, the batches, runs that stop and continue, their files."""
 
 import json
 import math
@@ -28,7 +28,8 @@ from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.pretrain import speech
 from vap_pipeline.pretrain.__main__ import main
-from vap_pipeline.pretrain.loop import WINDOW_SAMPLES, Batches, Prediction, pretrain
+from vap_pipeline.pretrain.batches import WINDOW_SAMPLES, Batches
+from vap_pipeline.pretrain.loop import Prediction, pretrain
 from vap_pipeline.settings.pretrain import WINDOW_FRAMES, PretrainSettings
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ FEW = PretrainSettings(steps=20, speakers=2, windows=2, negatives=8, seed=3)
 
 
 def make_calls(root, turn_s):
-    """Six calls of 24 s: melodies, a pitch of its own for each speaker, in turns of ``turn_s``."""
+    """Six calls of 24 s: a melody for each speaker, at its own pitch, in turns of ``turn_s``."""
     (root / "audio").mkdir()
     time_s, listed, rows = np.arange(24 * 8000) / 8000, [], []
     for i in range(6):
@@ -71,7 +72,7 @@ def stretches(calls):
 def flags(calls, out, *more):
     given = ["--corpus", "calls", "--manifest", calls / "calls", "--audio", calls / "audio", "--out", out]
     sizes = ["--width", 8, "--dim", 8, "--steps", 40, "--speakers", 2, "--windows", 2, "--negatives", 8]
-    return [str(each) for each in (*given, *(sizes if "--init" not in more else sizes[4:]), *more)]
+    return [str(flag) for flag in (*given, *(sizes if "--init" not in more else sizes[4:]), *more)]
 
 
 def outputs(folder):
@@ -104,8 +105,8 @@ def test_the_loss_by_hand():
     assert accuracy == pytest.approx(np.mean(right), abs=1e-6)
 
 
-def test_windows_lie_in_one_speakers_speech(tmp_path):
-    """Samples that say where they are from: the right channel is negative."""
+def test_windows_are_inside_one_speakers_speech(tmp_path):
+    """Every sample is its own time, and negative in the right channel."""
     where = np.arange(30 * 16_000) / (30 * 16_000)
     soundfile.write(tmp_path / "a.wav", np.stack([where, -where], 1), 16_000, subtype="FLOAT")
     mine = [
@@ -114,7 +115,7 @@ def test_windows_lie_in_one_speakers_speech(tmp_path):
         speech.Stretch("a/1", tmp_path / "a.wav", 1, 10.0, 12.0),
     ]
     config = replace(FEW, speakers=3, windows=8)
-    batches, seen = Batches(mine, config, 0, slice(0, 3)), set()
+    batches, seen = Batches(mine, config, slice(0, 3)), set()
     for i in range(5):
         batch = batches[i]
         assert batch.audio.shape == (3, 8, WINDOW_SAMPLES) and batch.negatives.shape == (3, 8)
@@ -133,12 +134,12 @@ def test_windows_lie_in_one_speakers_speech(tmp_path):
     assert len(seen) >= 5
 
 
-def test_batches_follow_from_the_seed_and_the_step(stretches):
-    whole = Batches(stretches, FEW, 0, slice(0, 2))
-    later = Batches(stretches, FEW, 7, slice(0, 2))
-    second = Batches(stretches, FEW, 0, slice(1, 2))
-    other = Batches(stretches, replace(FEW, seed=4), 0, slice(0, 2))
-    assert len(whole) == 20 and len(later) == 13
+def test_batches_depend_on_the_seed_and_the_step_alone(stretches):
+    whole = Batches(stretches, FEW, slice(0, 2))
+    second = Batches(stretches, FEW, slice(1, 2))
+    other = Batches(stretches, replace(FEW, seed=4), slice(0, 2))
+    later = list(whole.read(7, 0, torch.device("cpu")))
+    assert len(later) == 13
     for a, b in zip(whole[9], later[2], strict=True):
         assert torch.equal(a, b)
     for a, b in zip(whole[9], second[9], strict=True):
@@ -149,7 +150,7 @@ def test_batches_follow_from_the_seed_and_the_step(stretches):
 
 
 def test_it_learns(stretches, tmp_path):
-    """From most seeds: so small a network stays where it is from some."""
+    """With most seeds; with some, so small a network does not learn."""
     learnt = 0
     for seed in (3, 4, 5):
         config = replace(FEW, steps=150, negatives=16, learning_rate=5e-3, seed=seed)
@@ -161,7 +162,7 @@ def test_it_learns(stretches, tmp_path):
     assert learnt >= 2
 
 
-def test_what_a_run_writes_goes_into_extraction(tmp_path, capsys):
+def test_extraction_and_probes_take_the_encoder_of_a_run(tmp_path, capsys):
     calls, out = make_calls(tmp_path, 4.0), tmp_path / "out"
     assert main(flags(calls, out)) == 0
     history = pq.read_table(out / "history.parquet").to_pylist()
@@ -183,14 +184,14 @@ def test_what_a_run_writes_goes_into_extraction(tmp_path, capsys):
     assert vap_extract(tiny.flags(weights=out / "encoder.safetensors")) == 0
     assert store.open_store(tiny.store).description["encoder"]["sha256"] == described["sha256"]
 
-    # The command that measures gives the table again.
+    # The probes print the row of the card again.
     data = ["--corpus", "calls", "--manifest", str(calls / "calls"), "--audio", str(calls / "audio")]
     assert main(["probe", *data, "--weights", str(out / "encoder.safetensors")]) == 0
     printed = capsys.readouterr().out.split("\n")
     assert printed[2].split("|")[2:] == said.split("\n")[-4].split("|")[2:]
 
 
-def test_the_same_seed_gives_the_same_weights_and_init_goes_on(calls, tmp_path, capsys):
+def test_the_same_seed_gives_the_same_weights_and_init_starts_from_them(calls, tmp_path, capsys):
     out, again = tmp_path / "out", tmp_path / "again"
     assert main(flags(calls, out)) == main(flags(calls, again)) == 0
     assert outputs(again) == outputs(out)
@@ -203,7 +204,7 @@ def test_the_same_seed_gives_the_same_weights_and_init_goes_on(calls, tmp_path, 
     assert "has sizes of its own" in capsys.readouterr().err
 
 
-def test_readers_change_nothing(calls, tmp_path, caplog):
+def test_worker_processes_do_not_change_the_result(calls, tmp_path, caplog):
     caplog.set_level("INFO")
     assert main(flags(calls, tmp_path / "here", "--steps", 6)) == 0
     checks = [message for message in caplog.messages if ": held-back loss " in message]
@@ -213,7 +214,7 @@ def test_readers_change_nothing(calls, tmp_path, caplog):
 
 
 def test_init_takes_a_checkpoint_in_the_published_format(calls, tmp_path):
-    """The same weights in either format lead to the same: float16 holds these exactly."""
+    """Both formats give the same result: the weights are exact in float16."""
     encoder = cpc_weights.random(4, SMALL)
     for parameter in encoder.parameters():
         parameter.data = parameter.data.half().float()
@@ -224,7 +225,7 @@ def test_init_takes_a_checkpoint_in_the_published_format(calls, tmp_path):
     assert "from published.pt" in (tmp_path / "publ" / "card.md").read_text()
 
 
-def test_the_log_holds_the_history(calls, tmp_path, monkeypatch):
+def test_the_log_has_the_history(calls, tmp_path, monkeypatch):
     for name in ("HOME", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -235,7 +236,7 @@ def test_the_log_holds_the_history(calls, tmp_path, monkeypatch):
         assert word in logged
 
 
-def test_stopped_and_killed_it_ends_as_if_nothing_had_been(calls, tmp_path):
+def test_a_run_that_was_stopped_and_killed_ends_with_the_same_files(calls, tmp_path):
     assert main(flags(calls, tmp_path / "whole")) == 0
     folder, state = tmp_path / "stopped", tmp_path / "stopped" / "resume.safetensors"
     steps = []
@@ -281,11 +282,11 @@ def test_two_processes_give_the_same_losses(calls, tmp_path):
     command = [*launch, "--main_process_port", "0", "vap-pretrain", *flags(calls, tmp_path / "two")]
     environment = os.environ | {"WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=120)
-    one, two = (pq.read_table(tmp_path / each / "history.parquet").to_pylist() for each in ("one", "two"))
+    one, two = (pq.read_table(tmp_path / run / "history.parquet").to_pylist() for run in ("one", "two"))
     assert len(one) == len(two) == 12
     for expected, row in zip(one, two, strict=True):
         for measure, value in row.items():
-            # An accuracy is a share of some 9,000 decisions, of which rounding may turn a few.
+            # An accuracy is a share of about 9,000 decisions; rounding can change a few of them.
             slack = 1e-3 if "accuracy" in measure else 1e-4
             assert value == pytest.approx(expected[measure], abs=slack), measure
 
@@ -298,8 +299,8 @@ def test_mixed_precision(calls, tmp_path):
     assert cpc_weights.load(str(tmp_path / "out" / "encoder.safetensors"))[0].config == SMALL
 
 
-def test_with_readers_it_ends_with_one_line(calls, tmp_path, capsys):
-    """Audio files that have become shorter than the manifest says, found by another process."""
+def test_an_error_in_a_worker_process_is_one_line(calls, tmp_path, capsys):
+    """Audio files that are shorter than the manifest says."""
     audio = tmp_path / "audio"
     shutil.copytree(calls / "audio", audio)
     for path in audio.iterdir():
@@ -312,7 +313,7 @@ def test_with_readers_it_ends_with_one_line(calls, tmp_path, capsys):
     )
 
 
-def test_onto_another_file_system(calls):
+def test_the_folder_can_be_an_fsspec_address(calls):
     assert main(flags(calls, "memory://pretrained", "--steps", 4)) == 0
     assert b"# CPC encoder, trained on calls" in files.read("memory://pretrained/card.md")
     assert len(files.read("memory://pretrained/encoder.safetensors")) > 1000
@@ -324,7 +325,7 @@ def step_of(state):
     return json.loads(header["progress"])["step"]
 
 
-def test_a_loss_that_is_no_number_ends_the_run(stretches, tmp_path):
+def test_a_loss_that_is_nan_ends_the_run(stretches, tmp_path):
     encoder = cpc_weights.random(0, SMALL)
     with torch.no_grad():
         encoder.get_parameter("gAR.baseNet.weight_ih_l0").fill_(torch.nan)
@@ -345,13 +346,13 @@ def test_a_loss_that_is_no_number_ends_the_run(stretches, tmp_path):
         (["--learning-rate", "inf"], "--learning-rate is "),
     ],
 )
-def test_what_cannot_be_is_said_in_a_line(calls, tmp_path, capsys, more, said):
+def test_wrong_flags_and_files_are_one_line(calls, tmp_path, capsys, more, said):
     assert main(flags(calls, tmp_path / "out", *more)) == 2
     error = capsys.readouterr().err.strip().splitlines()
     assert said in error[-1] and error[-1].startswith("vap-pretrain: error: ")
 
 
-def test_without_speech_it_says_so(tmp_path, capsys):
+def test_a_corpus_without_long_speech_is_refused(tmp_path, capsys):
     tiny = corpus(tmp_path, 4)  # no stretch of 2 s
     data = ["--corpus", "tiny", "--manifest", str(tmp_path / "tiny"), "--audio", str(tmp_path / "audio")]
     assert main([*data, "--out", str(tmp_path / "out")]) == 2
@@ -360,7 +361,7 @@ def test_without_speech_it_says_so(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("config", [Config(24, 12), Config(24, 12, 2, "GRU")], ids=["lstm", "gru"])
-def test_checkpoints_change_hands_with_the_original_package(tmp_path, config):
+def test_the_original_package_reads_and_writes_our_checkpoints(tmp_path, config):
     pytest.importorskip("cpc.model", reason="needs the original package, cpc_audio")
     import safetensors.torch
     from cpc.model import CPCAR, CPCModel
@@ -399,7 +400,7 @@ def test_gradients_reach_every_weight():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 
 
-def test_other_audio_is_noticed_where_a_run_goes_on(calls, tmp_path, capsys):
+def test_a_run_does_not_continue_with_other_audio(calls, tmp_path, capsys):
     shutil.copytree(calls, tmp_path / "other")
     assert main(flags(tmp_path / "other", tmp_path / "out")) == 0
     before = outputs(tmp_path / "out")

@@ -35,16 +35,16 @@ def as_audio(samples: np.ndarray) -> Tensor:
 def test_the_pitch_of_a_pulse_train(hertz: float, telephone: bool) -> None:
     train = signal.lfilter([1], [1, -0.9], pulses(np.full(RATE, hertz)))
     audio = as_audio(signal.sosfilt(TELEPHONE, train) if telephone else train)
-    found = pitch.log_f0(audio)[0]
-    assert found.shape == (100,)
-    assert (found[5:-5].exp() / hertz - 1).abs().max() < 0.02
+    values = pitch.log_f0(audio)[0]
+    assert values.shape == (100,)
+    assert (values[5:-5].exp() / hertz - 1).abs().max() < 0.02
 
 
 def test_the_pitch_of_a_glide() -> None:
     hertz = np.geomspace(110, 220, 2 * RATE)
-    found = pitch.log_f0(as_audio(signal.sosfilt(TELEPHONE, pulses(hertz))))[0]
+    values = pitch.log_f0(as_audio(signal.sosfilt(TELEPHONE, pulses(hertz))))[0]
     expected = torch.from_numpy(hertz[80::160]).log()
-    assert (found - expected)[5:-5].abs().max() < 0.03
+    assert (values - expected)[5:-5].abs().max() < 0.03
 
 
 def test_no_pitch_where_there_is_no_voice() -> None:
@@ -55,22 +55,22 @@ def test_no_pitch_where_there_is_no_voice() -> None:
 
 def test_the_energy_of_a_sine() -> None:
     audio = 0.3 * torch.sin(2 * math.pi * 200 * torch.arange(RATE) / RATE)[None]
-    found = pitch.log_energy(audio)
-    assert found.shape == (1, 100)
-    torch.testing.assert_close(found[0, 2:-2], torch.full((96,), math.log(0.3**2 / 2)), atol=1e-3, rtol=0)
+    values = pitch.log_energy(audio)
+    assert values.shape == (1, 100)
+    torch.testing.assert_close(values[0, 2:-2], torch.full((96,), math.log(0.3**2 / 2)), atol=1e-3, rtol=0)
 
 
 def test_mel_bands_rise_with_pitch() -> None:
     time = torch.arange(RATE) / RATE
     tones = torch.stack([torch.sin(2 * math.pi * hertz * time) for hertz in (300, 800, 2000, 3400)])
-    found = pitch.log_mel(tones)
-    assert found.shape == (4, 100, 80)
-    loudest = found[:, 2:-2].argmax(-1)
+    values = pitch.log_mel(tones)
+    assert values.shape == (4, 100, 80)
+    loudest = values[:, 2:-2].argmax(-1)
     assert (loudest == loudest[:, :1]).all() and (loudest[:, 0].diff() > 5).all()
 
 
-def test_frames_lie_where_those_of_the_encoder_do() -> None:
-    """An encoder's frame sees up to 311 samples after its place, 465 in all; the others have its middle."""
+def test_frames_are_centred_as_those_of_the_encoder() -> None:
+    """An encoder's frame sees 465 samples, the last of them 311 after its place."""
     audio = torch.randn(1, 20 * 160, generator=torch.Generator().manual_seed(0), requires_grad=True)
     encoder = cpc_weights.random(0, Config(hiddenEncoder=8, hiddenGar=8))
     encoder(audio)[0, 10].sum().backward()
@@ -85,8 +85,8 @@ def test_frames_lie_where_those_of_the_encoder_do() -> None:
 
 @pytest.fixture(scope="module")
 def stretches(tmp_path_factory: pytest.TempPathFactory) -> list[Stretch]:
-    """Four speakers, two to a file: buzzes and hisses of their own pitch and colour, now loud, now soft."""
-    folder, rng, found = tmp_path_factory.mktemp("speech"), np.random.default_rng(0), []
+    """Four speakers, two a file: buzzes and hisses of different pitch and colour, loud and soft by turns."""
+    folder, rng, made = tmp_path_factory.mktemp("speech"), np.random.default_rng(0), []
     time = np.arange(SECONDS * RATE) / RATE
     for file in range(2):
         channels = []
@@ -105,12 +105,12 @@ def stretches(tmp_path_factory: pytest.TempPathFactory) -> list[Stretch]:
         soundfile.write(path, 0.5 * sound / np.abs(sound).max(), RATE)
         for channel in range(2):
             speaker = f"c{file}/{channel}"
-            found += [Stretch(speaker, path, channel, a, a + 4.5) for a in (0.0, 4.7, 9.4)]
-    return found
+            made += [Stretch(speaker, path, channel, a, a + 4.5) for a in (0.0, 4.7, 9.4)]
+    return made
 
 
 def answers(audio: Tensor) -> Tensor:
-    """What the probes of pitch, energy and voicing look for."""
+    """Pitch, energy and voicing themselves, as features."""
     hertz = pitch.log_f0(audio)
     return torch.stack([hertz.nan_to_num(5.0), pitch.log_energy(audio), hertz.isnan().float()], dim=-1)
 
@@ -126,52 +126,47 @@ class Noise:
 
 
 @pytest.fixture(scope="module")
-def scores(stretches: list[Stretch]) -> Iterator[list[probe.Score]]:
+def scores(stretches: list[Stretch]) -> Iterator[probe.Scores]:
     yield probe.probe({"answers": answers, "noise": Noise(), "log-mel": pitch.log_mel}, stretches)
 
 
-def by_task(scores: list[probe.Score], encoder: str) -> dict[str, float]:
-    return {each.task: each.score for each in scores if each.encoder == encoder}
+def test_the_order_of_encoders_and_tasks(scores: probe.Scores) -> None:
+    assert list(scores) == ["answers", "noise", "log-mel"]
+    assert all(tuple(values) == probe.TASKS for values in scores.values())
 
 
-def test_rows(scores: list[probe.Score]) -> None:
-    expected = [(name, task) for name in ("answers", "noise", "log-mel") for task in probe.TASKS]
-    assert [(each.encoder, each.task) for each in scores] == expected
+def test_features_that_are_the_answer_score_one(scores: probe.Scores) -> None:
+    values = scores["answers"]
+    assert values["f0"] > 0.999 and values["energy"] > 0.999 and values["voicing"] > 0.999
 
 
-def test_features_that_hold_the_answer(scores: list[probe.Score]) -> None:
-    found = by_task(scores, "answers")
-    assert found["f0"] > 0.999 and found["energy"] > 0.999 and found["voicing"] > 0.999
+def test_features_of_noise_score_as_chance(scores: probe.Scores) -> None:
+    values = scores["noise"]
+    assert abs(values["f0"]) < 0.1 and abs(values["energy"]) < 0.1
+    assert 0.4 < values["voicing"] < 0.75  # what is most common, the hiss or the buzz
+    assert values["speaker"] < 0.5  # of four
+    assert values["phone"] < 0.15  # of about 40
 
 
-def test_features_that_hold_nothing(scores: list[probe.Score]) -> None:
-    found = by_task(scores, "noise")
-    assert abs(found["f0"]) < 0.1 and abs(found["energy"]) < 0.1
-    assert 0.4 < found["voicing"] < 0.75  # what is most common, the hiss or the buzz
-    assert found["speaker"] < 0.5  # of four
-    assert found["phone"] < 0.15  # of about 40
+def test_log_mel_features_score_in_between(scores: probe.Scores) -> None:
+    values = scores["log-mel"]
+    assert values["speaker"] > 0.9
+    assert 0.35 < values["phone"] < 0.9
+    assert 0.5 < values["energy"] < 0.999
 
 
-def test_features_of_the_ear(scores: list[probe.Score]) -> None:
-    found = by_task(scores, "log-mel")
-    assert found["speaker"] > 0.9
-    assert 0.35 < found["phone"] < 0.9
-    assert 0.5 < found["energy"] < 0.999
-
-
-def test_the_same_seed_gives_the_same_rows(stretches: list[Stretch], scores: list[probe.Score]) -> None:
+def test_the_same_seed_gives_the_same_scores(stretches: list[Stretch], scores: probe.Scores) -> None:
     probe_phones.phones.cache_clear()
-    encoders = {"answers": answers, "noise": Noise()}
-    assert probe.probe(encoders, stretches, seed=0) == scores[:10]
-    others = [probe.probe({"noise": Noise()}, stretches, seed=seed)[:4] for seed in range(1, 7)]
-    assert any(other != scores[5:9] for other in others)  # four speakers fall into halves in two ways only
+    assert probe.probe({"answers": answers, "noise": Noise()}, stretches, seed=0) == {
+        name: scores[name] for name in ("answers", "noise")
+    }
+    others = [probe.probe({"noise": Noise()}, stretches, seed=seed)["noise"] for seed in range(1, 7)]
+    assert any(other["f0"] != scores["noise"]["f0"] for other in others)  # of two ways to halve four speakers
 
 
-def test_table() -> None:
-    rows = [
-        probe.Score(name, task, i / 7) for i, name in enumerate(("random", "log-mel")) for task in probe.TASKS
-    ]
-    assert probe.table(rows) == (
+def test_the_table() -> None:
+    scores = {name: dict.fromkeys(probe.TASKS, i / 7) for i, name in enumerate(("random", "log-mel"))}
+    assert probe.table(scores) == (
         "| encoder | f0 | energy | voicing | speaker | phone |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: |\n"
         "| random | 0.000 | 0.000 | 0.000 | 0.000 | 0.000 |\n"
@@ -179,8 +174,8 @@ def test_table() -> None:
     )
 
 
-def test_too_little_speech(stretches: list[Stretch]) -> None:
-    three = [each for each in stretches if each.speaker != "c1/1"]
+def test_too_little_speech_is_refused(stretches: list[Stretch]) -> None:
+    three = [s for s in stretches if s.speaker != "c1/1"]
     with pytest.raises(InputError, match="3 speakers with 8 s of speech"):
         probe.probe({}, three)
     short = [Stretch(s.speaker, s.audio, s.channel, s.start_s, s.start_s + 1.9) for s in stretches]
@@ -188,7 +183,7 @@ def test_too_little_speech(stretches: list[Stretch]) -> None:
         probe.probe({}, short)
 
 
-def test_speech_without_a_voice(tmp_path: Path) -> None:
+def test_speech_without_voiced_frames_is_refused(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (9 * RATE, 2))
     for i in range(2):
         soundfile.write(tmp_path / f"{i}.wav", noise, RATE)
@@ -197,26 +192,26 @@ def test_speech_without_a_voice(tmp_path: Path) -> None:
         probe.probe({}, hisses)
 
 
-def test_features_that_are_no_features(stretches: list[Stretch]) -> None:
+def test_features_that_are_nan_or_of_the_wrong_shape(stretches: list[Stretch]) -> None:
     with pytest.raises(InputError, match="encoder broken: its features are NaN"):
         probe.probe({"broken": lambda audio: pitch.log_mel(audio) / 0 * 0}, stretches)
     with pytest.raises(ValueError, match="encoder short returns"):
         probe.probe({"short": lambda audio: pitch.log_mel(audio)[:, ::2]}, stretches)
 
 
-def test_what_is_held_back() -> None:
-    """All windows of a speaker lie in one half; neither voices nor sentences of phones are shared."""
+def test_no_speaker_voice_or_sentence_is_on_both_sides() -> None:
     speaker = torch.arange(7).repeat_interleave(5)
     hertz = torch.linspace(4.5, 5.5, 35)[torch.randperm(35, generator=torch.Generator().manual_seed(0)), None]
     for seed in range(5):
         half = probe._half(speaker, hertz, np.random.default_rng(seed))
-        assert all(len(half[speaker == each].unique()) == 1 for each in range(7))
+        assert all(len(half[speaker == number].unique()) == 1 for number in range(7))
         assert sorted(np.bincount(half[::5])) == [3, 4]
     assert not set(probe_phones.TRAINING_VOICES) & set(probe_phones.TEST_VOICES)
-    assert not set(probe_phones.TRAINING_SENTENCES) & set(probe_phones.TEST_SENTENCES)
+    sentences = [text.split(". ") for text in (probe_phones.TRAINING_TEXT, probe_phones.TEST_TEXT)]
+    assert [len(part) for part in sentences] == [12, 8] and not set(sentences[0]) & set(sentences[1])
 
 
-def test_phones_are_told_of_others_than_they_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_phone_probe_is_scored_on_the_test_speech(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [
         probe_phones.Phones(torch.full((2, 32_000), level), torch.zeros(2, 200).long())
         for level in (1.0, 2.0)

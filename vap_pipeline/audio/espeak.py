@@ -1,6 +1,6 @@
-"""The speech synthesiser espeak-ng, through ctypes: text in, samples and the words' or phones' places out.
+"""The speech synthesiser espeak-ng, through ctypes: text in, samples and the times of words or phones out.
 
-The library keeps its state in global variables: use it from one thread, and from a fresh process where the
+The library keeps its state in global variables. Use it from one thread, and from a fresh process if the
 samples must be the same every time.
 """
 
@@ -12,31 +12,20 @@ from xml.sax.saxutils import escape
 import espeakng_loader
 import numpy as np
 
-RATE = 22050  # samples a second, of all of espeak's own voices
+RATE = 22050  # Hz, of all of espeak's own voices
 PAUSE = "_"  # the phone of silence
 _SYNCHRONOUS, _PHONEME_EVENTS, _UTF8_SSML, _SPEED = 2, 1, 1 | 0x10, 1
 _LIST_TERMINATED, _MARK, _PHONEME = 0, 3, 7  # types of events
-_PITCH, _STEPS_PER_SEMITONE = (
-    50,
-    5,
-)  # a voice's own pitch, and a semitone, on SSML's scale of 0 to 99 (measured)
+_PITCH, _STEPS_PER_SEMITONE = 50, 5  # a voice's own pitch, and a semitone, on SSML's scale 0 to 99 (measured)
 
 
 class _Id(ctypes.Union):
-    _fields_ = (
-        ("name", ctypes.c_char_p),  # of a mark
-        ("string", ctypes.c_char * 8),  # of a phoneme
-    )
+    _fields_ = (("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))  # of a mark, and of a phoneme
 
 
-class _Event(ctypes.Structure):
+class _Event(ctypes.Structure):  # espeak_EVENT of espeak-ng's speak_lib.h
     _fields_ = (
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
+        *((name, ctypes.c_int) for name in ("type", "identifier", "text", "length", "audio_ms", "sample")),
         ("user_data", ctypes.c_void_p),
         ("id", _Id),
     )
@@ -50,10 +39,11 @@ _Callback = ctypes.CFUNCTYPE(
 def speak(
     words: list[str], semitones: list[float], ending: str, voice: str, words_per_minute: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Speak ``words`` as one phrase, each at its own pitch in ``semitones`` from the voice's own.
+    """Speak ``words`` as one phrase.
 
     Args:
-        ending: punctuation that gives the last accent its shape: ``.`` falls, ``,`` and ``?`` rise.
+        semitones: the pitch of each word, relative to the voice's own.
+        ending: punctuation that shapes the last accent: with ``.`` it falls, with ``,`` and ``?`` it rises.
         voice: a voice and a variant of espeak's, such as ``en-us+f2``.
         words_per_minute: 80 to 450.
 
@@ -78,16 +68,12 @@ def speak(
 
 
 def phones(text: str, voice: str, words_per_minute: float = 175) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Speak ``text`` as it comes, and tell its phones.
-
-    Args:
-        voice: a voice and a variant of espeak's, such as ``en-us+f2``.
-        words_per_minute: 80 to 450.
+    """Speak ``text``, and return its phones too. The arguments are as for :func:`speak`.
 
     Returns:
-        The samples, float32 in [−1, 1) at 22,050 Hz; the phones' names, espeak's own without the marks of
-        stress, ``_`` for silence; and the sample where each starts, int64 (phones,), the first 0. A phone
-        lasts until the next starts.
+        The samples, float32 in [−1, 1) at 22,050 Hz; the phones' names in espeak's notation, without stress
+        marks, ``_`` for silence; and the sample where each phone starts, int64 (phones,), the first 0. A
+        phone lasts until the next one starts.
     """
     audio, heard = _synthesise(escape(text), voice, words_per_minute)
     names, starts = [PAUSE], [0]
@@ -100,7 +86,7 @@ def phones(text: str, voice: str, words_per_minute: float = 175) -> tuple[np.nda
 
 @dataclass
 class _Heard:
-    """What the library told while it spoke: samples, and the places of marks and phonemes among them."""
+    """The output of the library: samples, and the samples at which marks and phonemes start."""
 
     chunks: list[np.ndarray] = field(default_factory=list)
     marks: dict[int, int] = field(default_factory=dict)
@@ -113,8 +99,8 @@ def _synthesise(ssml: str, voice: str, words_per_minute: float) -> tuple[np.ndar
         raise RuntimeError(f"espeak-ng has no voice {voice}")
     library.espeak_SetParameter(_SPEED, round(min(max(words_per_minute, 80), 450)), 0)
     text = f"<speak>{ssml}</speak>".encode()
-    for each in (heard.chunks, heard.marks, heard.phones):
-        each.clear()
+    for output in (heard.chunks, heard.marks, heard.phones):
+        output.clear()
     if library.espeak_Synth(text, len(text) + 1, 0, 1, 0, _UTF8_SSML, None, None) != 0:
         raise RuntimeError(f"espeak-ng could not speak: {ssml}")
     audio = np.concatenate([np.zeros(0, np.int16), *heard.chunks]).astype(np.float32) / 32768
@@ -123,7 +109,7 @@ def _synthesise(ssml: str, voice: str, words_per_minute: float) -> tuple[np.ndar
 
 @cache
 def _library() -> tuple[ctypes.CDLL, _Heard]:
-    """Load the library, and where its callback notes what it hears."""
+    """Return the library and the object in which its callback collects the output."""
     heard = _Heard()
 
     def collect(samples, count, events) -> int:
@@ -141,8 +127,8 @@ def _library() -> tuple[ctypes.CDLL, _Heard]:
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     data = str(espeakng_loader.get_data_path()).encode()
     if library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS) != RATE:
-        raise RuntimeError("espeak-ng's data could not be loaded; install espeakng-loader again")
-    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # the clock's time otherwise
+        raise RuntimeError("espeak-ng cannot load its data; reinstall the package espeakng-loader")
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # by default it is the time of the clock
     callback = _Callback(collect)
     library.__dict__["callback"] = callback  # must live as long as the library
     library.espeak_SetSynthCallback(callback)

@@ -1,9 +1,9 @@
 """The CPC encoder: five strided convolutions and a recurrent net, one feature per 10 ms of 16 kHz audio.
 
 Rivière et al., "Unsupervised pretraining transfers well across languages" (ICASSP 2020, arXiv 2002.02848),
-with the tensor names of its published checkpoint. Signals run time-major, (batch, time, channels): every
-kernel is twice its stride, so a convolution is a filter of two taps, matrices, over views of its input whose
-rows are a stride long.
+with the tensor names of its published checkpoint. Signals are (batch, time, channels). Every kernel is twice
+as long as its stride. So with the input cut into rows of one stride, output t of a convolution is
+rows[t] @ taps[0] + rows[t + 1] @ taps[1] + bias.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 STRIDES, PADDINGS = (5, 4, 2, 2, 2), (3, 2, 1, 1, 1)
 EPS = 1e-5
-TILE = 6_400  # samples given to the first two layers at a time: what they make of them stays in the cache
+TILE_SAMPLES = 6_400  # for the first two layers at a time, so that their outputs stay in the cache
 RECURRENT: dict[str, Any] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 
 
 @dataclass(frozen=True)
 class Config:
-    """What of the network varies, by its names in the published checkpoint's ``config``.
+    """Kind and sizes of a network, by their names in the published checkpoint's ``config``.
 
     Raises:
-        ValueError: this network is not the one described; the message says where.
+        ValueError: another kind of network.
     """
 
     hiddenEncoder: int = 256
@@ -36,31 +36,19 @@ class Config:
     encoder_type: str = "cpc"
 
     def __post_init__(self) -> None:
-        for name, lowest, highest in (
-            ("hiddenEncoder", 2, 4096),
-            ("hiddenGar", 1, 4096),
-            ("nLevelsGRU", 1, 16),
-        ):
-            value = getattr(self, name)
-            if type(value) is not int or not lowest <= value <= highest:
-                raise ValueError(f"{name} is {value!r}, expected a number from {lowest} to {highest}")
-        for name, known in (
-            ("arMode", (*RECURRENT,)),
-            ("normMode", ("layerNorm",)),
-            ("encoder_type", ("cpc",)),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(known)}")
+        known = {"arMode": [*RECURRENT], "normMode": ["layerNorm"], "encoder_type": ["cpc"]}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {' or '.join(values)}")
 
 
 class Layer(NamedTuple):
-    """What a layer computes with, laid out once for a whole signal.
+    """The weights of a layer, arranged once for a whole signal.
 
     Attributes:
-        taps: three, expanded to (batch, stride * channels, width), as `_filter_in_pairs` takes them; of the
-            first layer what `_filter_normed` takes.
-        bias: of the convolution, (width,); of the first layer that of its norm.
-        norm: what makes torch's layer norm the channel norm: shape, weight, bias, eps.
+        taps: as `_filter_in_pairs` takes them; of the first layer, as `_filter_normed` does.
+        bias: of the convolution, (width,); of the first layer, that of its norm.
+        norm: shape, weight, bias and eps with which torch's layer norm is the channel norm.
     """
 
     taps: tuple[Tensor, ...]
@@ -70,12 +58,12 @@ class Layer(NamedTuple):
 
 @dataclass
 class State:
-    """What the encoder keeps of a signal between two pieces of it.
+    """The state of the encoder between two pieces of a signal.
 
     Attributes:
-        inputs: of each layer, the end of its input that its next outputs need, (batch, time, channels).
-        layers: what each computes with.
-        hidden: of the recurrent net.
+        inputs: for every layer, the end of its input that its next outputs need, (batch, time, channels).
+        layers: their weights.
+        hidden: the state of the recurrent net.
     """
 
     inputs: list[Tensor] = field(default_factory=list)
@@ -104,11 +92,12 @@ class CPCEncoder(nn.Module):
 
         Args:
             audio: (batch, samples) at 16 kHz.
-            state: what this method left there for the pieces before; an empty one for the first.
-            last: whether the signals end here, beyond which every layer sees zeros.
+            state: of the pieces before, which this call updates; an empty one for the first piece.
+            last: whether the signals end here; every layer is then padded with zeros.
 
         Returns:
-            (batch, frames, dim): of a whole signal samples // 160 frames; of a piece what can be told so far.
+            (batch, frames, dim): samples // 160 frames of a whole signal; of a piece, the frames that are
+            complete by now.
         """
         state = state or State()
         x = self.convolve(audio, state, last)
@@ -118,13 +107,13 @@ class CPCEncoder(nn.Module):
         return x
 
     def convolve(self, audio: Tensor, state: State, last: bool = True) -> Tensor:
-        """Return what the convolutions make of it, (batch, frames, hiddenEncoder); as :meth:`forward`."""
+        """Return the output of the convolutions, (batch, frames, hiddenEncoder), as :meth:`forward` does."""
         if not state.inputs:
             for i, padding in enumerate(PADDINGS):
                 channels = getattr(self.gEncoder, f"conv{i}").in_channels
                 state.inputs.append(audio.new_zeros(len(audio), padding, channels))
                 state.layers.append(self._layer(i, len(audio)))
-        tiles = audio[..., None].split(TILE, dim=1)
+        tiles = audio[..., None].split(TILE_SAMPLES, dim=1)
         wide = []
         for tile in tiles:
             ends = last and tile is tiles[-1]
@@ -135,16 +124,16 @@ class CPCEncoder(nn.Module):
         return x
 
     def stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Encode one signal that comes in pieces (samples,), in the memory that a piece takes.
+        """Encode one signal that comes in pieces (samples,); yield features (frames, dim).
 
-        Yields features (frames, dim). How the signal was cut changes them by rounding only.
+        Memory is that of a piece. Where the signal is cut changes the features by rounding only.
         """
         state, device = State(), next(self.parameters()).device
         for piece in pieces:
             yield self._encode(piece.to(device)[None], state, last=False)
         yield self._encode(torch.zeros(1, 0, device=device), state, last=True)
 
-    @torch.inference_mode()  # which must not stay on while a generator waits
+    @torch.inference_mode()  # here, because in a generator it would stay on between two pieces
     def _encode(self, audio: Tensor, state: State, last: bool) -> Tensor:
         return self(audio, state, last)[0]
 
@@ -161,9 +150,9 @@ class CPCEncoder(nn.Module):
 
 
 def _next(i: int, x: list[Tensor], state: State, last: bool) -> Tensor:
-    """Convolution, channel norm and ReLU of layer ``i``, for what x, (batch, time, channels) each, adds.
+    """Run layer ``i`` on the new input x, (batch, time, channels) each; return the outputs now complete.
 
-    As few calls as can be: threads that encode side by side take turns at Python between any two.
+    It makes few calls, because threads that encode in parallel wait for each other between two calls.
     """
     layer, stride, held = state.layers[i], STRIDES[i], state.inputs[i]
     known = held.shape[1] + sum(part.shape[1] for part in x) + (PADDINGS[i] if last else 0)
@@ -175,25 +164,25 @@ def _next(i: int, x: list[Tensor], state: State, last: bool) -> Tensor:
     state.inputs[i] = joined[:, n * stride : known]
     if not n:
         return joined.new_zeros(len(joined), 0, len(layer.bias))
-    if i == 0:  # rows are five samples: the sums would cost more than the product that they save
+    if i == 0:  # rows of five samples: the sums would cost more than the product that they save
         rows = joined[:, : (n + 1) * stride, 0].unfold(1, 2 * stride, stride)
         return _filter_normed(rows, layer.taps, layer.bias).relu_()
-    even = n + n % 2  # outputs, of which the last is left out again where it is one too many
+    even = n + n % 2  # outputs; an odd n drops the last
     rows = joined[:, : (even + 1) * stride].view(len(joined), even + 1, -1)
     y = _filter_in_pairs(rows, layer.taps, layer.bias)[:, :n]
     return F.layer_norm(y, *layer.norm).relu_()
 
 
 def _filter_normed(rows: Tensor, taps: tuple[Tensor, ...], bias: Tensor) -> Tensor:
-    """Return the channel norm of a filter's outputs, (batch, n, width), at the price of the filter.
+    """Return the channel norm of a filter's outputs, (batch, n, width), at the cost of the filter alone.
 
-    Outputs are linear in a row and a one; so is what they are apart from their mean, and their variance is a
-    quadratic form of these few numbers. Rows scaled by it give what is normed.
+    Outputs less their mean are linear in a row with a 1 appended, and their variance is a quadratic form of
+    it. So rows divided by the deviation give normed outputs.
 
     Args:
         rows: (batch, n, k).
-        taps: the covariance of the outputs' weights, their bias included, (k + 1, k + 1); and these weights
-            less their mean, times the norm's, (width, k + 1).
+        taps: the covariance of the outputs' weights and biases, (k + 1, k + 1); and these weights less their
+            mean, times the norm's weights, (width, k + 1).
         bias: of the norm, (width,).
     """
     covariance, centred = taps
@@ -204,14 +193,14 @@ def _filter_normed(rows: Tensor, taps: tuple[Tensor, ...], bias: Tensor) -> Tens
 
 
 def _filter_in_pairs(rows: Tensor, taps: tuple[Tensor, ...], bias: Tensor) -> Tensor:
-    """Return rows[t] @ taps[0] + rows[t + 1] @ taps[1] + bias, (batch, an even number n of t, width).
+    """Return rows[t] @ taps[0] + rows[t + 1] @ taps[1] + bias for t < n, an even number: (batch, n, width).
 
-    Two outputs share what their common row gives to both, three products instead of four: the fast finite
-    impulse response filter F(2, 2) of Winograd, "Arithmetic complexity of computations" (1980).
+    Two outputs take three products instead of four: the fast finite impulse response filter F(2, 2) of
+    Winograd, "Arithmetic complexity of computations" (1980).
 
     Args:
         rows: (batch, n + 1, k).
-        taps: the two and their sum, (batch, k, width) each.
+        taps: the two taps and their sum, (batch, k, width) each.
         bias: (width,).
     """
     first, second, both = taps
@@ -223,7 +212,7 @@ def _filter_in_pairs(rows: Tensor, taps: tuple[Tensor, ...], bias: Tensor) -> Te
 
 
 class _ChannelNorm(nn.Module):
-    """Each time step of (batch, time, channels) less its mean, over its deviation; scaled and shifted."""
+    """Standardise every time step of (batch, time, channels) over its channels; scale and shift it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

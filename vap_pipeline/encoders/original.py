@@ -1,4 +1,4 @@
-"""The encoder as the original package runs it, ``cpc_audio``: to compare with, where that is installed."""
+"""The encoder run by the original package, ``cpc_audio``, where that is installed; for comparison."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -10,7 +10,7 @@ from vap_pipeline.audio.rates import HOP_SAMPLES
 from vap_pipeline.encoders.cpc import CPCEncoder
 from vap_pipeline.io.errors import InputError
 
-CONTEXT = 2  # frames at each end of a piece that its borders may have changed: a frame sees 465 samples
+CONTEXT_FRAMES = 2  # at both ends of a piece, which the cut may have changed: a frame sees 465 samples
 
 
 class OriginalEncoder(nn.Module):
@@ -47,15 +47,15 @@ class OriginalEncoder(nn.Module):
     def stream(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
         """Encode one signal that comes in pieces (samples,); yield features (frames, dim)."""
         encode, recur = self.model.gEncoder, self.model.gAR.baseNet
-        held, done, hidden = encode.conv0.weight.new_zeros(0), 0, None  # done: frames of held that are out
+        held, done, hidden = encode.conv0.weight.new_zeros(0), 0, None  # done: frames of held already yielded
         for piece in chain(pieces, [None]):
             if piece is not None:
                 held = torch.cat([held, piece.to(held)])
-            end = len(held) // HOP_SAMPLES - (CONTEXT if piece is not None else 0)
+            end = len(held) // HOP_SAMPLES - (CONTEXT_FRAMES if piece is not None else 0)
             if end > done:
                 with torch.inference_mode():
                     x = encode(held[None, None])[:, :, done:end]
                     x, hidden = recur(x.transpose(1, 2), hidden)
                 yield x[0]
-                kept = max(end - CONTEXT, 0)
+                kept = max(end - CONTEXT_FRAMES, 0)
                 held, done = held[kept * HOP_SAMPLES :], end - kept

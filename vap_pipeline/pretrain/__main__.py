@@ -16,15 +16,15 @@ DESCRIPTION = """\
 Train a CPC encoder on the speech of one or more corpora. No transcripts are needed: the manifests say who
 speaks when. Conversations of the test split are held back, to measure the encoder on.
 
-Reads   data_manifest/CORPUS/       which conversations there are, and who speaks when
+Reads   data_manifest/CORPUS/       the conversations, and who speaks when
         data/CORPUS/audio/          two-channel SPHERE, WAV or FLAC files
 Writes  checkpoints/CORPUS/cpc/     encoder.safetensors   weights for `vap-extract --weights`
                                     card.md               data, settings, seed, measured quality
                                     history.parquet       loss and accuracy
                                     resume.safetensors    the state that --resume continues from
 
-`vap-pretrain probe` measures any encoder; see its own --help. `vap-manifest clips` makes a corpus of clips of
-one speaker each, such as LibriSpeech.
+`vap-pretrain probe` measures any encoder; see its own --help. `vap-manifest clips` makes a corpus from clips
+of one speaker each, such as LibriSpeech's.
 """
 
 EXAMPLES = """\
@@ -37,9 +37,9 @@ examples:
 """
 
 PROBE = """\
-Measure what can be read from an encoder's features, by linear probes of single frames: log F0 and log energy
-(R2), voicing and speaker (accuracy) on held-back speakers (the test split), and phones (accuracy) on
-synthetic speech. Log-mel features and random weights of the same shape are measured beside it.
+Measure an encoder's features with linear probes of single frames: log F0 and log energy (R2), voicing and
+speaker (accuracy) on held-back speakers (the test split), and phones (accuracy) on synthetic speech. Log-mel
+features and random weights of the same shape are measured too, for comparison.
 
 Reads   data_manifest/CORPUS/, data/CORPUS/audio/
 Writes  a Markdown table on standard output
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--out", metavar="PATH", help="folder, local or any fsspec path (checkpoints/CORPUS/cpc)")
     add("--init", metavar="WEIGHTS", help="start from a checkpoint, such as the published one")
-    add("--download", action="store_true", help="fetch the published weights where they are missing")
+    add("--download", action="store_true", help="fetch the published weights if they are missing")
     add("--resume", action="store_true", help="continue the run in the folder, if its settings match")
     add("--workers", type=command.count, metavar="N", help="processes that read audio (0, or 4 with a GPU)")
     add_flags(parser, PretrainSettings, "training and encoder (default: the corpus's section `pretrain`)")
@@ -79,11 +79,11 @@ def probe_parser() -> argparse.ArgumentParser:
         "vap-pretrain probe", description=PROBE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     _add_data(parser)
-    parser.add_argument("--weights", nargs="+", default=[], help="checkpoints, as of vap-extract --weights")
-    parser.add_argument("--seed", type=int, metavar="N", default=0, help="of random weights and probes (0)")
-    parser.add_argument(
-        "--split", choices=("test", "train", "all"), default="test", help="whose speech (%(default)s)"
-    )
+    add = parser.add_argument
+    add("--weights", nargs="+", default=[], help="checkpoints, as for vap-extract --weights")
+    add("--seed", type=int, metavar="N", default=0, help="random seed of weights and probes (0)")
+    splits = ("test", "train", "all")
+    add("--split", choices=splits, default="test", help="conversations to use (%(default)s)")
     return parser
 
 
@@ -95,24 +95,19 @@ def main(argv: list[str] | None = None) -> int:
     return command.run(_train, parser(), argv)
 
 
-def _corpora(args: argparse.Namespace) -> list[Corpus]:
+def _corpora(args: argparse.Namespace) -> tuple[list[Corpus], list[tuple[Path, Path]]]:
+    """Return the settings of the corpora, and the folders of manifest and audio of each."""
     corpora = [read_corpus(args.params, name) for name in args.corpus or [None]]
-    for flag in ("manifest", "audio"):
-        folders = getattr(args, flag)
-        if folders and len(folders) != len(corpora):
-            raise InputError(f"--{flag}: {len(folders)} folders for {len(corpora)} corpora; give one each")
-    return corpora
-
-
-def _places(args: argparse.Namespace, corpora: list[Corpus]) -> list[tuple[Path, Path]]:
-    """Return the folders of manifest and audio of each corpus."""
     manifests = args.manifest or [corpus.manifest_folder for corpus in corpora]
     audio = args.audio or [corpus.audio_folder for corpus in corpora]
-    return list(zip(manifests, audio, strict=True))
+    for flag, folders in (("manifest", manifests), ("audio", audio)):
+        if len(folders) != len(corpora):
+            raise InputError(f"--{flag}: {len(folders)} folders for {len(corpora)} corpora; give one each")
+    return corpora, list(zip(manifests, audio, strict=True))
 
 
 def _train(args: argparse.Namespace) -> None:
-    corpora = _corpora(args)
+    corpora, places = _corpora(args)
     name = "+".join(corpus.name for corpus in corpora)
     settings = override(corpora[0].pretrain, args)
     if args.init and settings.sizes():
@@ -122,22 +117,13 @@ def _train(args: argparse.Namespace) -> None:
         from vap_pipeline.pretrain.command import train_encoder
 
         requests.act_at_once()
-        train_encoder(
-            name,
-            _places(args, corpora),
-            settings,
-            folder,
-            init=args.init,
-            download=args.download,
-            resumed=args.resume,
-            workers=args.workers,
-        )
+        train_encoder(args, name, places, settings, folder)
 
 
 def _probe(args: argparse.Namespace) -> None:
     if not 0 <= args.seed <= LARGEST_SEED:
         raise InputError(f"--seed is {args.seed}; give a whole number from 0 to {LARGEST_SEED}")
-    places = _places(args, _corpora(args))
+    places = _corpora(args)[1]
 
     from vap_pipeline.pretrain.command import probe_encoders
 

@@ -1,6 +1,4 @@
-"""Pitch, energy and log-mel features of speech, frame by frame where CPC's features are."""
-
-from functools import cache
+"""Pitch, energy and log-mel features of speech, in frames centred as CPC's features are."""
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +11,22 @@ FRAME_SAMPLES = 400  # 25 ms, over which energy and pitch are measured
 BATCH_WINDOWS = 32
 
 LOWEST_HZ, HIGHEST_HZ = 60, 400
-LAGS_SAMPLES = range(
-    SAMPLE_RATE_HZ // HIGHEST_HZ, SAMPLE_RATE_HZ // LOWEST_HZ + 1
-)  # periods of these pitches
-VOICED_CORRELATION = 0.6  # of a voiced frame with the audio one period later, at least
+LAGS_SAMPLES = range(SAMPLE_RATE_HZ // HIGHEST_HZ, SAMPLE_RATE_HZ // LOWEST_HZ + 1)  # their periods
+VOICED_CORRELATION = 0.6  # of a voiced frame with the audio one period later, or more
 LAG_COST, JUMP_COST = 0.3, 1.0  # of a lag of 267 samples, and of a change of the pitch by the factor e
 CANDIDATES = 6
 QUIETEST, QUIETEST_VOICE = 1e-6, 1e-3  # mean squares of frames of speech, for windows with peak 1
 
 MEL_BANDS, MEL_FFT_SAMPLES = 80, 512
 MEL_FLOOR = 1e-6  # added to the power of a band
+_MEL = torchaudio.transforms.MelSpectrogram(
+    SAMPLE_RATE_HZ,
+    n_fft=MEL_FFT_SAMPLES,
+    win_length=FRAME_SAMPLES,
+    hop_length=HOP_SAMPLES,
+    n_mels=MEL_BANDS,
+    center=False,
+)
 
 
 def log_mel(audio: Tensor) -> Tensor:
@@ -34,7 +38,7 @@ def log_mel(audio: Tensor) -> Tensor:
     Returns:
         (batch, samples // 160, 80), from Hann windows of 25 ms.
     """
-    power = _mel()(F.pad(audio, _padding(MEL_FFT_SAMPLES)))
+    power = _MEL(F.pad(audio, _padding(MEL_FFT_SAMPLES)))
     return (power + MEL_FLOOR).log().transpose(1, 2)
 
 
@@ -110,20 +114,7 @@ def _smoothest(score: Tensor, place: Tensor) -> Tensor:
 def _padding(length: int) -> tuple[int, int]:
     """Return the samples to add before and after, so that frames of ``length`` are centred as CPC's features.
 
-    A CPC feature sees 465 samples, from 153 before its place to 312 after; the middle is half a hop after its
-    place.
+    A CPC feature sees 465 samples. Their middle is half a hop after the feature's place.
     """
     before = length // 2 - HOP_SAMPLES // 2
     return before, length - HOP_SAMPLES - before
-
-
-@cache
-def _mel() -> torchaudio.transforms.MelSpectrogram:
-    return torchaudio.transforms.MelSpectrogram(
-        SAMPLE_RATE_HZ,
-        n_fft=MEL_FFT_SAMPLES,
-        win_length=FRAME_SAMPLES,
-        hop_length=HOP_SAMPLES,
-        n_mels=MEL_BANDS,
-        center=False,
-    )

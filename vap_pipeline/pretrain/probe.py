@@ -1,14 +1,13 @@
 """Linear probes: what can be read from one feature vector.
 
-Pitch, energy and voicing are fitted on half of the speakers and scored on the other half, then with the
-halves exchanged. Speakers are learnt from their earlier windows and scored on the later ones. Phones are
-learnt from some of espeak-ng's voices and sentences and scored on others.
+Probes of pitch, energy and voicing are fitted on half of the speakers and scored on the other half, then
+with the halves exchanged. The speaker probe is fitted on the earlier windows and scored on the later ones,
+the phone probe on some of espeak-ng's voices and sentences and scored on others.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,81 +28,51 @@ from vap_pipeline.pretrain.speech import Stretch
 
 Encoder = Callable[[Tensor], Tensor]  # audio (batch, samples) to features (batch, samples // 160, dim)
 Probe = Callable[[int], Ridge | LogisticRegression]  # makes a probe for a number of examples
+Scores = dict[str, dict[str, float]]  # by encoder and task: R2 for f0 and energy, accuracy for the others
 
 TASKS = ("f0", "energy", "voicing", "speaker", "phone")
 SKIPPED_FRAMES = 30  # at the start of a window, until the state of a recurrent net has settled
 FEWEST = 4  # windows of a speaker, and speakers
-PIECES = 2  # of a window, from each of which the speaker is told
+PIECES = 2  # of a window, each an example for the speaker probe
 BATCH_WINDOWS = 32
 PENALTY = 1e-3  # on a probe's squared weights, relative to the mean loss; features have unit variance
 MOST_ITERATIONS = 1000
 
 
-class Score(NamedTuple):
-    """The score of a probe on an encoder's features.
-
-    Attributes:
-        encoder: its name.
-        task: one of ``TASKS``.
-        score: R2 for f0 and energy, accuracy for the others.
-    """
-
-    encoder: str
-    task: str
-    score: float
-
-
-class Windows(NamedTuple):
-    """Windows of held-back speakers' speech.
-
-    Attributes:
-        audio: (windows, WINDOW_SAMPLES) float32 at 16 kHz, the peak of each 1.
-        speaker: (windows,) int64, numbered from 0.
-        later: (windows,) bool, whether it is in the later half of its speaker's windows.
-    """
-
-    audio: Tensor
-    speaker: Tensor
-    later: Tensor
-
-
 def probe(
     encoders: Mapping[str, Encoder], stretches: Iterable[Stretch], seed: int = 0, windows: int = 30
-) -> list[Score]:
-    """Score every encoder on every task, in the order of ``encoders`` and ``TASKS``.
+) -> Scores:
+    """Score every encoder on every task.
 
-    ``f0`` and ``energy`` are natural logarithms, F0 that of voiced frames; ``voicing`` is which frames are
-    voiced. Silent frames count for none of the three. ``speaker`` is read from the mean features of 0.85 s,
-    all others from one frame. The probes are ridge regressions, and logistic regressions with the same
-    penalty.
+    ``f0`` and ``energy`` are natural logarithms, F0 of voiced frames only; ``voicing`` is whether a frame is
+    voiced. All three leave out silent frames. ``speaker`` is read from the mean features of 0.85 s, the other
+    tasks from one frame. The probes are ridge regressions, and logistic regressions with the same penalty.
 
     Args:
-        encoders: by name, functions of audio (batch, samples), float32 at 16 kHz on the CPU, that return
-            features (batch, samples // 160, dim) there.
+        encoders: by name; their audio is float32 at 16 kHz on the CPU, and so are their features.
         stretches: speech of speakers that the encoders were not trained on.
-        seed: of the choice of windows, and of the halves of the speakers, both with low and high voices.
-        windows: of 2 s, to use of each speaker at most.
+        seed: of the choice of windows, and of the halves of the speakers; both have low and high voices.
+        windows: the most windows of 2 s of a speaker that are used.
 
     Raises:
         InputError: fewer than four speakers with 8 s of speech in stretches of 2 s or longer, speech without
             voiced frames, a file that cannot be read, or features that are not finite.
     """
     generator = np.random.default_rng(seed)
-    held_back = _windows(stretches, windows, generator)
-    pitch = log_f0(held_back.audio)[:, SKIPPED_FRAMES:]
-    energy = log_energy(held_back.audio)[:, SKIPPED_FRAMES:]
+    audio, speaker, later = _windows(stretches, windows, generator)
+    pitch, energy = (measure(audio)[:, SKIPPED_FRAMES:] for measure in (log_f0, log_energy))
     spoken, voiced = energy > math.log(QUIETEST), ~pitch.isnan()
-    half = _half(held_back.speaker, pitch, generator)[:, None].expand_as(pitch)
+    half = _half(speaker, pitch, generator)[:, None].expand_as(pitch)
     if any(not (voiced & (half == number)).any() for number in (0, 1)):
         raise InputError("half of the speakers have no voiced speech; probe with other conversations")
-    speaker, later = (labels.repeat_interleave(PIECES) for labels in (held_back.speaker, held_back.later))
+    speaker, later = (labels.repeat_interleave(PIECES) for labels in (speaker, later))
     training, test = phones()
 
-    scores = []
+    scores: Scores = {}
     for name, encoder in tqdm(encoders.items(), "probe", unit=" encoders", disable=None):
-        x = _encode(name, encoder, held_back.audio)
+        x = _encode(name, encoder, audio)
         means = x.unflatten(1, (PIECES, -1)).mean(2).flatten(0, 1)
-        values = {
+        scores[name] = {
             "f0": r2_score(*_across(_ridge, x, pitch, voiced, half)),
             "energy": r2_score(*_across(_ridge, x, energy, spoken, half)),
             "voicing": accuracy_score(*_across(_logistic, x, voiced, spoken, half)),
@@ -112,56 +81,52 @@ def probe(
             ),
             "phone": _phone(name, encoder, training, test),
         }
-        scores += [Score(name, task, float(values[task])) for task in TASKS]
     return scores
 
 
-def table(scores: Iterable[Score]) -> str:
-    """Return the scores as a Markdown table, a row for each encoder."""
-    rows: dict[str, dict[str, float]] = {}
-    for score in scores:
-        rows.setdefault(score.encoder, {})[score.task] = score.score
-    lines = [[name, *(f"{row[task]:.3f}" for task in TASKS)] for name, row in rows.items()]
-    return markdown.table(["encoder", *TASKS], lines) + "\n"
+def table(scores: Scores) -> str:
+    """Return the scores as a Markdown table, one row per encoder."""
+    rows = [[name, *(f"{values[task]:.3f}" for task in TASKS)] for name, values in scores.items()]
+    return markdown.table(["encoder", *TASKS], rows) + "\n"
 
 
-def _windows(stretches: Iterable[Stretch], most: int, generator: np.random.Generator) -> Windows:
-    """Choose windows of each speaker at random, in order of time; leave out speakers with too few."""
+def _windows(
+    stretches: Iterable[Stretch], most: int, generator: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose windows of each speaker at random, in order of time; leave out speakers with too few.
+
+    Returns:
+        Their audio (windows, WINDOW_SAMPLES), all with peak 1; their speakers, numbered from 0; and whether
+        they are in the later half of their speaker's windows.
+    """
     window_s = WINDOW_SAMPLES / SAMPLE_RATE_HZ
     places: dict[str, list[tuple[float, Stretch]]] = defaultdict(list)
     for stretch in stretches:
         count = int((stretch.end_s - stretch.start_s) / window_s + 1e-6)
         places[stretch.speaker] += [(stretch.start_s + i * window_s, stretch) for i in range(count)]
-    audio: list[Tensor] = []
-    speaker: list[int] = []
-    later: list[bool] = []
+    audio, later = [], []
     for candidates in places.values():
         candidates.sort(key=lambda place: place[0])
         chosen = np.sort(generator.permutation(len(candidates))[:most])
-        heard = [
-            speech.read(stretch, start, WINDOW_SAMPLES) for start, stretch in (candidates[i] for i in chosen)
-        ]
-        loud = [window / window.abs().max() for window in heard if window.abs().max() > speech.QUIET]
+        windows = [speech.read(candidates[i][1], candidates[i][0], WINDOW_SAMPLES) for i in chosen]
+        loud = [window / window.abs().max() for window in windows if window.abs().max() > speech.QUIET]
         if len(loud) >= FEWEST:
-            speaker += [speaker[-1] + 1 if speaker else 0] * len(loud)
-            later += [i >= len(loud) // 2 for i in range(len(loud))]
-            audio += loud
-    speakers = len(set(speaker))
-    if speakers < FEWEST:
+            audio.append(torch.stack(loud))
+            later.append(torch.arange(len(loud)) >= len(loud) // 2)
+    if len(audio) < FEWEST:
         raise InputError(
-            f"{speakers} speakers with {FEWEST * window_s:g} s of speech or more in stretches of "
+            f"{len(audio)} speakers with {FEWEST * window_s:g} s of speech or more in stretches of "
             f"{window_s:g} s, where {FEWEST} are needed; hold back more conversations"
         )
-    return Windows(torch.stack(audio), torch.tensor(speaker), torch.tensor(later))
+    speaker = torch.arange(len(audio)).repeat_interleave(torch.tensor([len(part) for part in audio]))
+    return torch.cat(audio), speaker, torch.cat(later)
 
 
 def _half(speaker: Tensor, pitch: Tensor, generator: np.random.Generator) -> Tensor:
-    """Deal out every two speakers of neighbouring pitch to the two halves: 0 or 1 for each window."""
+    """Return a half, 0 or 1, for each window; two speakers of neighbouring pitch are in different halves."""
     medians = [float(pitch[speaker == number].nanmedian()) for number in range(int(speaker.max()) + 1)]
-    order = np.argsort(medians)
-    half = np.empty(len(order), int)
-    for i in range(0, len(order), 2):
-        pair = order[i : i + 2]
+    half = np.empty(len(medians), int)
+    for pair in np.split(np.argsort(medians), range(2, len(medians), 2)):
         half[pair] = generator.permutation(2)[: len(pair)]
     return torch.from_numpy(half)[speaker]
 

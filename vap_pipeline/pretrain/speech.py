@@ -1,8 +1,7 @@
-"""The speech of a manifest's speakers: its places in the recordings, and its samples."""
+"""The speech of a manifest's speakers: where it is in the recordings, and its samples."""
 
 import hashlib
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 import torchaudio
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from vap_pipeline.artefacts.manifest import Manifest
 from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
@@ -20,9 +19,9 @@ from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
 PAUSE_S = 0.3  # shorter pauses of a speaker count as speech
-QUIET = 1e-3  # a window with a lower peak holds no speech
-SLACK_S = 0.01  # by which speech may outlast its recording, for rounding
-MARGIN_SAMPLES = 1600  # read on both sides of a window, to resample its ends as its middle
+QUIET = 1e-3  # a window with a lower peak has no speech
+SLACK_S = 0.01  # speech may end this much after its recording, because times are rounded
+MARGIN_SAMPLES = 1600  # at 16 kHz, read on both sides of a window, so that its ends are resampled well
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Stretch:
     """Speech of one speaker without a long pause.
 
     Attributes:
-        speaker: ``corpus/conversation/channel``: each conversation is taken to have speakers of its own.
+        speaker: ``corpus/conversation/channel``, as if every conversation had speakers of its own.
         audio: the two-channel file, and its ``channel``.
         start_s, end_s: seconds in it.
     """
@@ -50,11 +49,8 @@ def stretches(
     Raises:
         InputError: a conversation has no audio.
     """
-    wanted, stretches_ = set(conversations), []
-    segments = manifest.segments()
-    for c in manifest.conversations:
-        if c.conversation not in wanted:
-            continue
+    wanted, result, segments = set(conversations), [], manifest.segments()
+    for c in (c for c in manifest.conversations if c.conversation in wanted):
         if not c.audio:
             raise InputError(
                 f"conversation {c.conversation}: no audio in the manifest; make it again with --audio"
@@ -70,33 +66,27 @@ def stretches(
             for a, b in zip(starts[first].tolist(), ends[last].tolist(), strict=True):
                 if b - a >= shortest_s:
                     speaker = f"{manifest.name}/{c.conversation}/{channel}"
-                    stretches_.append(Stretch(speaker, root / c.audio, channel, a, b))
-    return stretches_
+                    result.append(Stretch(speaker, root / c.audio, channel, a, b))
+    return result
 
 
 def digest(stretches: list[Stretch]) -> str:
-    """Return the SHA-256 of the speakers, times and audio of stretches; the folders do not count.
+    """Return the SHA-256 of the speakers, times and audio of stretches, whichever folders they are in.
 
     Raises:
         InputError: a file cannot be read.
     """
-    paths = list(dict.fromkeys(each.audio for each in stretches))
-    pool = ThreadPoolExecutor()
-    try:
-        read = tqdm(pool.map(files.sha256, paths), "audio", len(paths), unit=" files", disable=None)
-        content = dict(zip(paths, read, strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    paths = list(dict.fromkeys(s.audio for s in stretches))
+    digests = thread_map(files.sha256, paths, desc="audio", unit=" files", disable=None)
+    audio = dict(zip(paths, digests, strict=True))
     sha256 = hashlib.sha256()
-    for each in stretches:
-        sha256.update(repr((each.speaker, content[each.audio], each.start_s, each.end_s)).encode())
+    for s in stretches:
+        sha256.update(repr((s.speaker, audio[s.audio], s.start_s, s.end_s)).encode())
     return sha256.hexdigest()
 
 
 def read(stretch: Stretch, start_s: float, samples: int) -> Tensor:
-    """Return ``samples`` samples at 16 kHz of a stretch from ``start_s`` (of the recording) on, float32.
-
-    They have the level of the file.
+    """Return ``samples`` samples of a stretch, float32 at 16 kHz, from second ``start_s`` of its recording.
 
     Raises:
         InputError: the file cannot be read, or ends earlier.
