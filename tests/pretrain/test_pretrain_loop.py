@@ -1,4 +1,4 @@
-"""Contrastive predictive coding: the loss by hand, the batches, runs that stop and continue, their files."""
+"""Contrastive predictive coding: the loss by hand, runs that stop and continue, their files."""
 
 import json
 import math
@@ -28,7 +28,7 @@ from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.pretrain import speech
 from vap_pipeline.pretrain.__main__ import main
-from vap_pipeline.pretrain.batches import WINDOW_SAMPLES, Batches
+from vap_pipeline.pretrain.batches import WINDOW_SAMPLES
 from vap_pipeline.pretrain.loop import Prediction, pretrain
 from vap_pipeline.settings.pretrain import WINDOW_FRAMES, PretrainSettings
 
@@ -103,50 +103,6 @@ def test_the_loss_by_hand():
         loss, accuracy = model(audio, negatives)
     assert loss == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
     assert accuracy == pytest.approx(np.mean(right), abs=1e-6)
-
-
-def test_windows_are_inside_one_speakers_speech(tmp_path):
-    """Every sample is its own time, and negative in the right channel."""
-    where = np.arange(30 * 16_000) / (30 * 16_000)
-    soundfile.write(tmp_path / "a.wav", np.stack([where, -where], 1), 16_000, subtype="FLOAT")
-    mine = [
-        speech.Stretch("a/0", tmp_path / "a.wav", 0, 4.0, 7.0),
-        speech.Stretch("a/0", tmp_path / "a.wav", 0, 20.0, 21.3),
-        speech.Stretch("a/1", tmp_path / "a.wav", 1, 10.0, 12.0),
-    ]
-    config = replace(FEW, speakers=3, windows=8)
-    batches, seen = Batches(mine, config, slice(0, 3)), set()
-    for i in range(5):
-        batch = batches[i]
-        assert batch.audio.shape == (3, 8, WINDOW_SAMPLES) and batch.negatives.shape == (3, 8)
-        assert batch.negatives.min() >= 0 and batch.negatives.max() < 8 * WINDOW_FRAMES
-        for windows in batch.audio:
-            signs = windows.sign().unique().tolist()
-            assert len(signs) == 1  # one speaker
-            for window in windows:
-                # Scaled by an unknown gain: the first sample's share of the last tells the place.
-                first, last = float(window[0]), float(window[-1])
-                start_s = (WINDOW_SAMPLES - 1) / 16_000 * first / (last - first)
-                spans = [(s.start_s, s.end_s) for s in mine if s.channel == (signs[0] < 0)]
-                assert any(a - 0.02 <= start_s and start_s + 1.28 <= b + 0.02 for a, b in spans), start_s
-                assert 0.099 < window.abs().max() < 1.001
-                seen.add(round(start_s))
-    assert len(seen) >= 5
-
-
-def test_batches_depend_on_the_seed_and_the_step_alone(stretches):
-    whole = Batches(stretches, FEW, slice(0, 2))
-    second = Batches(stretches, FEW, slice(1, 2))
-    other = Batches(stretches, replace(FEW, seed=4), slice(0, 2))
-    later = list(whole.read(7, 0, torch.device("cpu")))
-    assert len(later) == 13
-    for a, b in zip(whole[9], later[2], strict=True):
-        assert torch.equal(a, b)
-    for a, b in zip(whole[9], second[9], strict=True):
-        assert torch.equal(a[1:], b)
-    assert not torch.equal(whole[9].audio, whole[10].audio) and not torch.equal(
-        whole[9].audio, other[9].audio
-    )
 
 
 def test_it_learns(stretches, tmp_path):
