@@ -20,7 +20,7 @@ def test_phones_start_where_they_are_heard(voice: str) -> None:
         if end - start > 200:
             piece = audio[start:end]
             level.setdefault(name, []).append(np.sqrt(np.mean(piece**2)))
-            hiss.setdefault(name, []).append(np.mean(np.diff(np.sign(piece)) != 0) * espeak.RATE / 2)
+            hiss.setdefault(name, []).append(np.mean(np.diff(np.sign(piece)) != 0) * espeak.RATE_HZ / 2)
     vowels = [x for name in level.keys() & VOWELS for x in level[name]]
     assert len(vowels) >= 8
     assert np.median(vowels) > 30 * max(level[espeak.PAUSE])  # the full stop between the sentences

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 import espeakng_loader
 import numpy as np
 
-RATE = 22050  # Hz, of all of espeak's own voices
+RATE_HZ = 22050  # of all of espeak's own voices
 PAUSE = "_"  # the phone of silence
 _SYNCHRONOUS, _PHONEME_EVENTS, _UTF8_SSML, _SPEED = 2, 1, 1 | 0x10, 1
 _LIST_TERMINATED, _MARK, _PHONEME = 0, 3, 7  # types of events
@@ -126,7 +126,7 @@ def _library() -> tuple[ctypes.CDLL, _Heard]:
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     data = str(espeakng_loader.get_data_path()).encode()
-    if library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS) != RATE:
+    if library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS) != RATE_HZ:
         raise RuntimeError("espeak-ng cannot load its data; reinstall the package espeakng-loader")
     library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # by default it is the time of the clock
     callback = _Callback(collect)

@@ -271,10 +271,10 @@ def _speak(unit: Unit, kind: str, voice: Voice, rng: np.random.Generator) -> np.
     audio, starts = espeak.speak(said, semitones.tolist(), cue.ending, voice.name, np.clip(speed, 130, 400))
     if not len(audio):
         return np.zeros(length, np.float32)
-    audio = signal.resample_poly(audio, RATE_HZ // 50, espeak.RATE // 50, window=_LOW_PASS)
+    audio = signal.resample_poly(audio, RATE_HZ // 50, espeak.RATE_HZ // 50, window=_LOW_PASS)
     places = np.round(RATE_HZ * (np.array([token.start for token in tokens]) - unit.start))
     places[0] = 0
-    audio = _stretch(audio, [*(starts * (RATE_HZ / espeak.RATE)), len(audio)], [*places, length])
+    audio = _stretch(audio, [*(starts * (RATE_HZ / espeak.RATE_HZ)), len(audio)], [*places, length])
 
     level = voice.level * 10 ** (rng.normal(0, 1) / 20) * (0.6 if kind == "backchannel" else 1)
     audio *= level / max(float(np.sqrt(np.mean(audio**2))), 1e-4)
@@ -369,7 +369,7 @@ def _key_of(path: Path) -> str | None:
     return found[1].decode() if found else None
 
 
-_LOW_PASS = signal.firwin(20 * (espeak.RATE // 50) + 1, 1 / (espeak.RATE // 50), window=("kaiser", 5.0))
+_LOW_PASS = signal.firwin(20 * (espeak.RATE_HZ // 50) + 1, 1 / (espeak.RATE_HZ // 50), window=("kaiser", 5.0))
 _DULL = signal.butter(2, 700, "lowpass", fs=RATE_HZ, output="sos")
 _BREATH = signal.butter(1, (500, 2500), "bandpass", fs=RATE_HZ, output="sos")
 _KNOCK = signal.butter(1, 400, "lowpass", fs=RATE_HZ, output="sos")

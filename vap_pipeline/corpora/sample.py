@@ -23,7 +23,7 @@ import numpy as np
 
 from vap_pipeline.io.errors import InputError
 
-SECOND = 8000  # samples; the times of the release are multiples of an audio sample
+RATE_HZ = 8000  # samples; the times of the release are multiples of an audio sample
 FIRST, LAST = 2001, 9999  # the conversations' numbers
 CUE_VALIDITY = 0.88  # how often the end of a clause is lengthened according to the event that follows
 NOTE = "Simulated conversations in the layout and formats of the ms98 transcripts: nobody said this.\n"
@@ -88,7 +88,7 @@ class _Speaker:
             letters = len(word.split("_")[0].strip("[]-"))
             seconds = DRAWLED.get(word, 0.05 + 0.052 * letters) * self.pace * rng.lognormal(0, 0.25)
             seconds *= (stretch, 1 + (stretch - 1) / 2)[left] if left < 2 else 1
-            end = start + round(SECOND * min(max(seconds, 0.05), 1.5))
+            end = start + round(RATE_HZ * min(max(seconds, 0.05), 1.5))
             self.tokens.append((start, end, word))
             start = end
         return start
@@ -124,7 +124,7 @@ def simulate(transcripts: Path, conversations: int, minutes: float, seed: int) -
             folder = fresh / str(number // 100) / str(number)
             folder.mkdir(parents=True)
             rng = np.random.default_rng([seed, number])
-            end = round(60 * minutes * SECOND)
+            end = round(60 * minutes * RATE_HZ)
             for channel, tokens in zip("AB", _conversation(end, rng), strict=True):
                 _write(folder, f"sw{number}{channel}-ms98-a", tokens, end, rng)
         if transcripts.exists():
@@ -154,7 +154,7 @@ def _conversation(end: int, rng: Rng) -> tuple[list[Token], list[Token]]:
         )
         now = max(now + _samples(offset), speakers[turn].end + _samples(0.1))
     for speaker in speakers:
-        speaker.tokens = [token for token in speaker.tokens if token[1] < end - SECOND // 4]
+        speaker.tokens = [token for token in speaker.tokens if token[1] < end - RATE_HZ // 4]
         _add_noise(speaker, end, rng)
     return speakers[0].tokens, speakers[1].tokens
 
@@ -204,7 +204,7 @@ def _add_noise(speaker: _Speaker, end: int, rng: Rng) -> None:
     tokens: list[Token] = []
     for start, stop, word in [*speaker.tokens, (end, end, "")]:
         silent = start - (tokens[-1][1] if tokens else 0)
-        if silent > 3 * SECOND and rng.random() < 0.15:
+        if silent > 3 * RATE_HZ and rng.random() < 0.15:
             noise = start - int(silent * rng.uniform(0.4, 0.6))
             length = _samples(rng.uniform(0.15, 0.8))
             tokens.append((noise, noise + length, ("[noise]", "[vocalized-noise]")[rng.integers(2)]))
@@ -222,7 +222,7 @@ def _words(symbol: str, rng: Rng) -> list[str]:
 
 
 def _samples(seconds: float) -> int:
-    return round(seconds * SECOND)
+    return round(seconds * RATE_HZ)
 
 
 def _write(folder: Path, name: str, tokens: list[Token], end: int, rng: Rng) -> None:
@@ -236,10 +236,10 @@ def _write(folder: Path, name: str, tokens: list[Token], end: int, rng: Rng) -> 
     stops = [stop for _, stop, _ in tokens]
     for stop, start in zip([0, *stops], [*(start for start, _, _ in tokens), end], strict=True):
         pause = start - stop
-        if pause > 2 * SECOND:
+        if pause > 2 * RATE_HZ:
             margins = _samples(float(rng.uniform(0.3, 0.6))), _samples(float(rng.uniform(0.3, 0.6)))
-            cuts += [cut for cut in (stop + margins[0], start - margins[1]) if stop > 0 or cut > SECOND // 2]
-        elif pause > SECOND or (pause > SECOND // 3 and stop - cuts[-1] > 8 * SECOND):
+            cuts += [cut for cut in (stop + margins[0], start - margins[1]) if stop > 0 or cut > RATE_HZ // 2]
+        elif pause > RATE_HZ or (pause > RATE_HZ // 3 and stop - cuts[-1] > 8 * RATE_HZ):
             cuts.append(stop + pause // 2)
     cuts = sorted({*cuts, end})
 
@@ -262,4 +262,4 @@ def _write(folder: Path, name: str, tokens: list[Token], end: int, rng: Rng) -> 
 
 
 def _line(utterance: str, start: int, end: int, text: str) -> str:
-    return f"{utterance} {start / SECOND:.6f} {end / SECOND:.6f} {text}\n"
+    return f"{utterance} {start / RATE_HZ:.6f} {end / RATE_HZ:.6f} {text}\n"

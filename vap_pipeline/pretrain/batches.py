@@ -103,4 +103,6 @@ class Batches(Dataset[Batch]):
         stretch = self.speakers[speaker][i]
         signal = speech.read(stretch, stretch.start_s + generator.random() * room_s[i], WINDOW_SAMPLES)
         low, high = np.log(PEAKS)
-        return signal * (math.exp(generator.uniform(low, high)) / signal.abs().max().clamp(min=speech.QUIET))
+        return signal * (
+            math.exp(generator.uniform(low, high)) / signal.abs().max().clamp(min=speech.QUIET_PEAK)
+        )

@@ -109,7 +109,7 @@ def _windows(
         candidates.sort(key=lambda place: place[0])
         chosen = np.sort(generator.permutation(len(candidates))[:most])
         windows = [speech.read(candidates[i][1], candidates[i][0], WINDOW_SAMPLES) for i in chosen]
-        loud = [window / window.abs().max() for window in windows if window.abs().max() > speech.QUIET]
+        loud = [window / window.abs().max() for window in windows if window.abs().max() > speech.QUIET_PEAK]
         if len(loud) >= FEWEST:
             audio.append(torch.stack(loud))
             later.append(torch.arange(len(loud)) >= len(loud) // 2)

@@ -74,12 +74,12 @@ def _windows(audio: np.ndarray, names: list[str], starts: np.ndarray) -> tuple[T
         Audio (windows, WINDOW_SAMPLES), and the phones' names (windows, frames).
     """
     resample = torchaudio.functional.resample
-    line = resample(torch.from_numpy(audio), espeak.RATE, telephone.RATE_HZ)
+    line = resample(torch.from_numpy(audio), espeak.RATE_HZ, telephone.RATE_HZ)
     codes = torchaudio.functional.mu_law_encoding(line / line.abs().max(), 256)
     line = resample(torchaudio.functional.mu_law_decoding(codes, 256), telephone.RATE_HZ, SAMPLE_RATE_HZ)
     line = line[: len(line) // WINDOW_SAMPLES * WINDOW_SAMPLES].view(-1, WINDOW_SAMPLES)
     middles = (np.arange(line.numel() // HOP_SAMPLES) + 0.5) * HOP_SAMPLES
-    index = np.searchsorted(starts * (SAMPLE_RATE_HZ / espeak.RATE), middles, side="right") - 1
+    index = np.searchsorted(starts * (SAMPLE_RATE_HZ / espeak.RATE_HZ), middles, side="right") - 1
     # Trailing digits mark espeak's rule variants, not sounds: merge them.
     merged = np.array([name.rstrip("0123456789") or name for name in names])
     return line / line.abs().amax(1, keepdim=True), merged[index].reshape(len(line), -1)

@@ -19,7 +19,7 @@ from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
 PAUSE_S = 0.3  # shorter pauses of a speaker count as speech
-QUIET = 1e-3  # a window with a lower peak has no speech
+QUIET_PEAK = 1e-3  # a window with a lower peak has no speech
 SLACK_S = 0.01  # speech may end this much after its recording, because times are rounded
 MARGIN_SAMPLES = 1600  # at 16 kHz, read on both sides of a window, so that its ends are resampled well
 
