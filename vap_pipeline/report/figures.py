@@ -69,7 +69,7 @@ def curves(
     by_task: dict[str, dict[str, Curve]] = {task: {} for task in TASKS}
     for (model, fold), path in tqdm(paths.items(), desc="curves", unit=" files", disable=None):
         rows = scores[model, fold]
-        events = score_files.read_events(path, rows)
+        events = score_files.read_beside(path, "events", rows)
         thresholds = {row["metric"]: row["threshold"] for row in rows.to_pylist() if row["level"] == "frame"}
         task_of = events["task"].to_numpy()
         for task in TASKS:
@@ -159,13 +159,13 @@ def timeline(corpus: str, model: str, fold: int, path: str, scores: pa.Table) ->
         path: the file of scores, which has the timeline and the events beside it.
         scores: its table.
     """
-    frames = score_files.read_timeline(path, scores)
+    frames = score_files.read_beside(path, "timeline", scores)
     conversation = frames["conversation"][0].as_py()
     time = frames["frame"].to_numpy() / FRAME_RATE_HZ
     here = (pc.field("conversation") == conversation) & ~pc.field("swapped")
     events = [
         event
-        for event in score_files.read_events(path, scores)
+        for event in score_files.read_beside(path, "events", scores)
         .drop_columns("probabilities")
         .filter(here)
         .to_pylist()
