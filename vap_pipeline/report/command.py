@@ -50,15 +50,15 @@ def write_report(corpus: Corpus, folder: str, out: str) -> str:
 
 def _check(paths: dict[Run, str], tables: dict[Run, pa.Table]) -> None:
     """Refuse files of other models and folds than their names say, and scores of different event settings."""
-    (first_path, first), *_ = ((paths[run], scores) for run, scores in tables.items())
+    first = next(iter(tables))
+    expected = score_files.event_settings(tables[first], paths[first])
     for run, scores in tables.items():
         model, fold = scores["model"][0].as_py(), scores["fold"][0].as_py()
         if (model, fold) != run:
             raise InputError(f"{paths[run]}: scores of {model} on fold {fold}; {score_files.CURE}")
-        expected = score_files.event_settings(first, first_path)
         if changed := differences(expected, score_files.event_settings(scores, paths[run]), "events"):
             raise InputError(
-                f"{paths[run]}: scored with other event settings than {first_path} ({changed}); score all "
+                f"{paths[run]}: scored with other event settings than {paths[first]} ({changed}); score all "
                 "models with the same settings"
             )
 
