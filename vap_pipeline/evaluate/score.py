@@ -139,9 +139,8 @@ def _in_order(events: pa.Table, hop_frames: int) -> pa.Table:
     first = events["window"].to_numpy().astype(np.int64) * hop_frames
     at = events.column_names.index("end") + 1
     for name in "end", "start":
-        events = events.add_column(
-            at, f"{name}_s", pa.array((first + events[name].to_numpy()) / FRAME_RATE_HZ)
-        )
+        seconds = pa.array((first + events[name].to_numpy()) / FRAME_RATE_HZ)
+        events = events.add_column(at, f"{name}_s", seconds)
     return events
 
 
