@@ -270,16 +270,16 @@ def test_claims_between_processes(tmp_path):
     )
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "True\n"
-    with writer.claim("b", wait=False) as mine:
+    with writer.claim("b") as mine:
         assert not mine
-    with writer.claim("c", wait=False) as mine:
+    with writer.claim("c") as mine:
         assert mine
     other.kill()  # a killed process holds nothing
     other.communicate()
     leftover = tmp_path / "s" / files.partial_name().replace(str(os.getpid()), str(other.pid)) / "new"
     leftover.mkdir(parents=True)
     (leftover / "rubbish").write_text("half a file")
-    with writer.claim("b", wait=False) as mine:
+    with writer.claim("b") as mine:
         assert mine
         writer.write("b", *arrays(10))
     assert sorted(p.name for p in (tmp_path / "s/b").iterdir()) == ["features", "va", "zarr.json"]
@@ -348,7 +348,7 @@ def test_what_another_host_or_a_running_process_writes_is_not_swept(tmp_path):
         mine.mkdir()
         stores.create(tmp_path / "s", DESCRIPTION).sweep()
         assert mine.exists() and other.exists()
-        with writer.claim("b", wait=False) as again:
+        with writer.claim("b") as again:
             assert not again  # its lock is still there
     mine.rmdir()
     writer.write("a", *arrays(10))

@@ -27,7 +27,7 @@ SCORES = pa.schema(
         ("support_1", pa.int64()),
     ]
 )
-# As of scores.collect, and where the region is in the conversation, in seconds.
+# The columns of scores.collect, and the place of the region in the conversation in seconds.
 EVENTS = pa.schema(
     [
         ("conversation", pa.string()),

@@ -12,7 +12,7 @@ remote store, its ``zarr.json``, without which it does not count, is written las
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,25 +161,13 @@ class Store:
 class Writer(Store):
     """A store open for writing, by any number of processes at once."""
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(path)
-        self._held: set[str] = set()
+    def claim(self, conversation: str) -> AbstractContextManager[bool]:
+        """Claim a conversation for this process; yields False if another one has claimed it.
 
-    @contextmanager
-    def claim(self, conversation: str, wait: bool = True) -> Iterator[bool]:
-        """Keep other processes from writing a conversation; yields False if one of them is writing it.
-
-        With ``wait``, wait until it is done instead. A killed process holds no claim. A remote store has no
-        locks: two writers do the same work twice, with the same result.
+        A killed process holds no claim. A remote store has no locks: two writers do the same work twice, with
+        the same result.
         """
-        check_name(conversation)
-        with self._folder.lock(conversation, wait) as held:
-            if held:
-                self._held.add(conversation)
-            try:
-                yield held
-            finally:
-                self._held.discard(conversation)
+        return self._folder.lock(conversation)
 
     def write(
         self,
@@ -201,12 +189,12 @@ class Writer(Store):
             ValueError: the arrays have other shapes or types.
             OSError: the place cannot be written; nothing of the conversation is left behind.
         """
+        check_name(conversation)
         if va.shape != (len(va), 2) or va.dtype != ARRAYS["va"] or not len(va):
             raise ValueError(f"va of {conversation} are {va.shape} {va.dtype}")
         blocks = {"features": [features] if isinstance(features, np.ndarray) else features, "va": [va]}
         contents = _encoded(blocks, len(va), self.dim, attributes or {})
-        with nullcontext() if conversation in self._held else self.claim(conversation):
-            self._folder.publish(conversation, contents)
+        self._folder.publish(conversation, contents)
         for array in ARRAYS:
             self._frames.pop((conversation, array), None)
 

@@ -181,7 +181,7 @@ def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, check_stop: Ca
     source = job.source(check_stop)
     if _is_up_to_date(job, writer, source):
         return UP_TO_DATE
-    with writer.claim(job.conversation, wait=False) as claimed:
+    with writer.claim(job.conversation) as claimed:
         if not claimed:
             return ELSEWHERE
         if _is_up_to_date(job, writer, source):  # by another process, meanwhile

@@ -79,15 +79,13 @@ class LocalFolder:
             finally:
                 os.close(file)
 
-    def lock(self, name: str, wait: bool) -> AbstractContextManager[bool]:
+    def lock(self, name: str) -> AbstractContextManager[bool]:
         """Hold subfolder ``name`` against other processes; yields False if another holds it.
-
-        With ``wait``, wait for the other instead.
 
         Raises:
             OSError: the folder cannot be written.
         """
-        return files.locked(Path(self.root, f".{name}.lock"), -1 if wait else 0)
+        return files.locked(Path(self.root, f".{name}.lock"), timeout_s=0)
 
     def sweep(self) -> None:
         """Remove locks that are not held, and what killed processes have left unfinished."""
@@ -168,7 +166,7 @@ class RemoteFolder:
             raise _truncated(f"{self.root}/{name}")
         array.data.cast("B")[:] = content
 
-    def lock(self, name: str, wait: bool) -> AbstractContextManager[bool]:
+    def lock(self, name: str) -> AbstractContextManager[bool]:
         """Yield True: there are no locks, so two writers do the same work twice, with the same result."""
         return nullcontext(True)
 

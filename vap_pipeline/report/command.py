@@ -74,10 +74,8 @@ def find(
         InputError: a model's scores on a fold are missing; the message says how to make them.
     """
     fs, inner = files.filesystem(folder)
-    try:
+    with files.reading(folder):
         listed = fs.glob(f"{inner}/*/fold-*.parquet")
-    except Exception as error:  # remote file systems have errors of their own
-        raise InputError(f"{folder}: cannot be read ({files.reason(error)}); check the path") from error
     scores, folds_seen = {}, set()
     for path in listed:
         if match := re.search(r"([^/\\]+)[/\\]fold-(\d+)(\.events)?\.parquet$", path):
