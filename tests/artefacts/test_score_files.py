@@ -30,21 +30,18 @@ def test_what_is_written_is_read(scored: Path):
         path = str(scored / model / "fold-0.parquet")
         scores = score_files.read_scores(path)
         assert scores.schema.metadata[b"encoder"] == b"random-seed0"
-        assert (
-            len(score_files.read_events(path, scores)) > 100
-            and len(score_files.read_timeline(path, scores)) > 1000
-        )
+        assert len(score_files.read_beside(path, "events", scores)) > 100
+        assert len(score_files.read_beside(path, "timeline", scores)) > 1000
 
 
-@pytest.mark.parametrize("which", [".events", ".timeline"])
-def test_files_of_two_evaluations_are_not_taken_together(scored: Path, tmp_path: Path, which: str):
+@pytest.mark.parametrize("kind", ["events", "timeline"])
+def test_files_of_two_evaluations_are_not_taken_together(scored: Path, tmp_path: Path, kind: str):
     shutil.copytree(scored / "discrete", tmp_path / "discrete")
-    shutil.copy(scored / "comparative" / f"fold-0{which}.parquet", tmp_path / "discrete")
+    shutil.copy(scored / "comparative" / f"fold-0.{kind}.parquet", tmp_path / "discrete")
     path = str(tmp_path / "discrete" / "fold-0.parquet")
     scores = score_files.read_scores(path)
-    read = score_files.read_events if which == ".events" else score_files.read_timeline
-    with pytest.raises(InputError, match=f"{which[1:]} of other scores"):
-        read(path, scores)
+    with pytest.raises(InputError, match=f"{kind} of other scores"):
+        score_files.read_beside(path, kind, scores)
 
 
 def test_damaged_and_mixed_files_are_refused_in_one_line(

@@ -36,7 +36,7 @@ def test_what_killed_writers_left_is_removed_but_not_what_is_in_use(tmp_path):
         assert killed.returncode == -signal.SIGKILL and len(list(tmp_path.glob(".*.partial"))) == 1
     elsewhere, in_use = (
         tmp_path / ".another-host-7-0123abcd.partial",
-        tmp_path / f".{files.own_name()}.partial",
+        tmp_path / files.partial_name(),
     )
     elsewhere.write_bytes(b"half")
     in_use.write_bytes(b"half")  # of this process, which is alive
@@ -61,12 +61,6 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
     with files.alone(str(tmp_path / "three")):
         files.write(tmp_path / "three" / "a", b"new")
     assert files.read(tmp_path / "two" / "last") == files.read(tmp_path / "three" / "a") == b"new"
-
-
-def test_the_first_of_many_first_writers_stays(tmp_path):
-    for content in (b"first", b"second"):
-        files.write(tmp_path / "a", content, replace=False)
-    assert files.read(tmp_path / "a") == b"first" and [each.name for each in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_pipe_or_a_device_is_no_file(tmp_path):

@@ -11,7 +11,6 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -25,12 +24,8 @@ from vap_pipeline.io.errors import InputError
 SPLITS = ("train", "test", "all")
 COLUMNS = ["conversation", "audio", "duration_s", "split", "fold"]
 SCHEMA = pa.schema(
-    [
-        ("conversation", pa.string()),
-        ("channel", pa.int8()),
-        ("start_s", pa.float64()),
-        ("end_s", pa.float64()),
-    ]
+    [("conversation", pa.string()), ("channel", pa.int8())]
+    + [(name, pa.float64()) for name in ("start_s", "end_s")]
 )
 SHORTEST_S = 10.0  # one window
 LONGEST_NAME_BYTES = 200
@@ -114,14 +109,12 @@ class Manifest:
 
 def check_name(name: str) -> None:
     """Raise InputError unless ``name`` can be the name of a file and of a group in a Zarr store."""
-    if not name or not name.isprintable() or name != name.strip() or len(name.encode()) > LONGEST_NAME_BYTES:
+    odd = not name.isprintable() or name != name.strip() or "/" in name or "\\" in name
+    reserved = name.startswith((".", "__")) or name in ("", "zarr.json")
+    if odd or reserved or len(name.encode()) > LONGEST_NAME_BYTES:
         raise InputError(
-            f"conversation {name!r}: the name is empty, too long, or has odd characters; rename it"
-        )
-    if name.startswith((".", "__")) or "/" in name or "\\" in name or name == "zarr.json":
-        raise InputError(
-            f"conversation {name!r}: a name may not start with '.' or '__' nor hold a slash nor be "
-            "zarr.json; rename it"
+            f"conversation {name!r}: a name must have 1 to {LONGEST_NAME_BYTES} bytes, no slash nor odd "
+            "characters, no '.' or '__' at the start, and must not be zarr.json; rename it"
         )
 
 
@@ -136,15 +129,16 @@ def check(manifest: Manifest) -> None:
         if c.conversation in durations:
             raise InputError(f"{where}: listed twice; remove one of the two")
         durations[c.conversation] = c.duration_s
-        _check_audio(where, c.audio)
+        path = PurePosixPath(c.audio)
+        if path.is_absolute() or ".." in path.parts or "\\" in c.audio or not c.audio.isprintable():
+            raise InputError(f"{where}: audio {c.audio!r} must be a path below the audio folder; correct it")
         check_duration(where, c.duration_s)
         if c.split not in ("train", "test", "") or (c.split == "train") != (c.fold is not None):
             raise InputError(
                 f"{where}: split {c.split!r} with fold {c.fold}; train needs a fold, test and '' have none"
             )
     folds = {c.fold for c in manifest.conversations if c.fold is not None}
-    missing = set(range(len(folds))) - folds
-    if missing:
+    if missing := set(range(len(folds))) - folds:
         raise InputError(
             f"fold {min(missing)} has no conversations; make the manifest with fewer --folds, "
             "or number them 0, 1, 2, …"
@@ -174,13 +168,10 @@ def read(folder: Path) -> Manifest:
         InputError: a file is missing or damaged, or breaks a rule of :func:`check`.
     """
     folder = Path(folder)
-    table = folder / "conversations.csv"
-    activity = folder / "voice_activity.parquet"
-    if not table.is_file() or not activity.is_file():
-        lacking = activity if table.is_file() else table
-        raise InputError(
-            f"{lacking}: no such file; write the manifest with vap-manifest or `dvc repro manifest`"
-        )
+    table, activity = folder / "conversations.csv", folder / "voice_activity.parquet"
+    for path in (table, activity):
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; write the manifest with vap-manifest")
     content = files.read(table)
     while True:
         conversations = _parse(table, content)
@@ -241,12 +232,6 @@ def _parse(path: Path, content: bytes) -> list[Conversation]:
     return conversations
 
 
-def _check_audio(where: str, audio: str) -> None:
-    path = PurePosixPath(audio)
-    if path.is_absolute() or ".." in path.parts or "\\" in audio or not (audio.isprintable() or audio == ""):
-        raise InputError(f"{where}: audio {audio!r} must be a path below the audio folder; correct it")
-
-
 def _runs(table: pa.Table) -> list[tuple[str, int]]:
     """Return the name of each conversation in the table, and the row after its last."""
     column = table["conversation"]
@@ -260,16 +245,15 @@ def _check_voice_activity(table: pa.Table, durations: dict[str, float]) -> None:
     if any(column.null_count for column in table.columns):
         raise InputError("voice activity: empty cells; make the manifest again")
     runs = _runs(table)
-    for (name, _), (following, _) in pairwise(runs):
-        if not name < following:
-            raise InputError(
-                f"conversation {following}: its voice activity is not sorted; sort by conversation"
-            )
+    previous = ""
     for name, _ in runs:
         if name not in durations:
             raise InputError(
                 f"conversation {name}: has voice activity and is not listed; list it or remove the rows"
             )
+        if name <= previous:
+            raise InputError(f"conversation {name}: its voice activity is not sorted; sort by conversation")
+        previous = name
     channel, start, end = (table[name].to_numpy() for name in SCHEMA.names[1:])
     lengths = np.diff([0, *(stop for _, stop in runs)])
     run = np.repeat(np.arange(len(runs)), lengths)

@@ -27,7 +27,7 @@ SCORES = pa.schema(
         ("support_1", pa.int64()),
     ]
 )
-# As of scores.collect, and where the region is in the conversation, in seconds.
+# The columns of scores.collect, and the place of the region in the conversation in seconds.
 EVENTS = pa.schema(
     [
         ("conversation", pa.string()),
@@ -98,36 +98,20 @@ def event_settings(scores: pa.Table, path: str) -> dict[str, Any]:
     return recorded(json.loads(described), path).described()
 
 
-def read_events(path: str, scores: pa.Table) -> pa.Table:
-    """Read the events beside ``path``, a table of ``EVENTS``.
+def read_beside(path: str, kind: str, scores: pa.Table) -> pa.Table:
+    """Read the ``events`` or the ``timeline`` beside ``path``, a table of ``EVENTS`` or ``TIMELINE``.
 
     Args:
-        scores: in ``path``, to which the events must belong.
+        scores: in ``path``, to which the table must belong.
 
     Raises:
         InputError: the file is missing or damaged, or belongs to other scores.
     """
-    return _read_beside(path, "events", EVENTS, scores)
-
-
-def read_timeline(path: str, scores: pa.Table) -> pa.Table:
-    """Read the stretch of a conversation beside ``path``, a table of ``TIMELINE``.
-
-    Args:
-        scores: in ``path``, to which the timeline must belong.
-
-    Raises:
-        InputError: the file is missing or damaged, or belongs to other scores.
-    """
-    return _read_beside(path, "timeline", TIMELINE, scores)
+    table = parquet.read(_beside(path, kind), {"events": EVENTS, "timeline": TIMELINE}[kind], CURE)
+    if table.schema.metadata[b"sha256"] != (scores.schema.metadata or {}).get(kind.encode()):
+        raise InputError(f"{_beside(path, kind)}: {kind} of other scores than those in {path}; {CURE}")
+    return table
 
 
 def _beside(path: str, kind: str) -> str:
     return f"{path.removesuffix('.parquet')}.{kind}.parquet"
-
-
-def _read_beside(path: str, kind: str, schema: pa.Schema, scores: pa.Table) -> pa.Table:
-    table = parquet.read(_beside(path, kind), schema, CURE)
-    if table.schema.metadata[b"sha256"] != (scores.schema.metadata or {}).get(kind.encode()):
-        raise InputError(f"{_beside(path, kind)}: {kind} of other scores than those in {path}; {CURE}")
-    return table

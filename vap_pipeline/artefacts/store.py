@@ -5,29 +5,29 @@ One Zarr format 3 group per conversation, with the arrays ``features`` (frames, 
 of such a shard follow each other, so a window is one read at a known offset, from a local file or an object
 store; other Zarr readers see an ordinary array. The root's attributes describe the features.
 
-A conversation is complete or absent: it is written below the hidden ``.partial`` and renamed when it is
-complete. On a remote store, its ``zarr.json``, without which it does not count, is written last.
+A conversation is complete or absent: it is written to a hidden folder and renamed when it is complete. On a
+remote store, its ``zarr.json``, without which it does not count, is written last.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vap_pipeline.artefacts.manifest import Manifest
+from vap_pipeline.artefacts.manifest import Manifest, check_name
 from vap_pipeline.io import files
 from vap_pipeline.io.differences import differences
-from vap_pipeline.io.errors import InputError
+from vap_pipeline.io.errors import InputError, MissingFile
 from vap_pipeline.io.folders import RemoteFolder, open_folder
 
 FORMAT_VERSION = 1
 CHUNK_FRAMES = 1_000  # a window of training
 SHARD_FRAMES = 60_000  # ten minutes, so that nearly every telephone call is one file
-METADATA_LIMIT_BYTES = 1 << 16  # every zarr.json of this module is far smaller
+CHECKSUM_BYTES = 4  # behind the index of a shard
 MARK = "zarr.json"  # makes a folder a Zarr group
 ARRAYS: dict[str, np.dtype[Any]] = {"features": np.dtype("<f2"), "va": np.dtype("u1")}
 
@@ -50,24 +50,16 @@ class Store:
         self._folder = open_folder(self.path, MARK)
         self._frames: dict[tuple[str, str], int] = {}
         self.description = self._attributes(MARK, "no feature store")
-        version, dim = self.description.get("format_version"), self.description.get("dim")
-        if version != FORMAT_VERSION:
+        if (version := self.description.get("format_version")) != FORMAT_VERSION:
             raise InputError(
                 f"{self.path}: a store of format version {version}, but this program reads version "
                 f"{FORMAT_VERSION}; make it again with vap-extract"
             )
-        if type(dim) is not int or not 0 < dim <= 1 << 16:
-            raise InputError(
-                f"{self.path}: its description gives no width of the features; make it again with vap-extract"
-            )
-        encoder = self.description.get("encoder", {})
-        weights = encoder.get("weights", "unknown") if isinstance(encoder, dict) else None
-        if not isinstance(weights, str) or not weights.isprintable():
-            raise InputError(
-                f"{self.path}: its description gives no name of the weights; make it again with vap-extract"
-            )
-        self.dim: int = dim
-        self.weights: str = weights
+        try:
+            self.dim = int(self.description["dim"])
+            self.weights = str(self.description.get("encoder", {}).get("weights", "unknown"))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{self.path}/{MARK}: damaged; make the store again with vap-extract") from error
         self.conversations = self._folder.names()
 
     def __contains__(self, conversation: str) -> bool:
@@ -114,22 +106,21 @@ class Store:
             shard, first = divmod(at, SHARD_FRAMES)
             count = min(stop - at, SHARD_FRAMES - first)
             name, offset = f"{conversation}/{array}/c/{shard}/0", first * columns * dtype.itemsize
-            if not self._folder.read_into(name, offset, out[at - start : at - start + count]):
-                raise self._damaged(conversation, f"{array} ends early")
+            self._folder.read_into(name, offset, out[at - start : at - start + count])
             at += count
         return out
 
     def _checked_frames(self, conversation: str, array: str) -> int:
-        """Check that metadata, shard sizes and shard indices are as :meth:`Writer.write` makes them."""
+        """Check that metadata and shard indices are as :meth:`Writer.write` makes them."""
         metadata = self._metadata(f"{conversation}/{array}/{MARK}", f"no {array} of {conversation}")
         columns, dtype = self._row(array)
-        shape = metadata.get("shape")
-        frames = shape[0] if isinstance(shape, list) and shape else None
-        if type(frames) is not int or frames < 1 or shape != [frames, columns]:
-            raise self._damaged(conversation, f"{array} has shape {shape}, expected [frames, {columns}]")
-        for key, value in _array_metadata(frames, columns, dtype).items():
-            if metadata.get(key) != value:
-                raise self._damaged(conversation, f"{array} is stored with another {key}")
+        frames = (metadata.get("shape") or [None])[0]
+        if (
+            type(frames) is not int
+            or frames < 1
+            or metadata != metadata | _array_metadata(frames, columns, dtype)
+        ):
+            raise self._damaged(conversation, f"{array} is not stored as vap-extract stores it")
         chunk_bytes = CHUNK_FRAMES * columns * dtype.itemsize
         for shard in range(-(-frames // SHARD_FRAMES)):
             name = f"{conversation}/{array}/c/{shard}/0"
@@ -137,28 +128,28 @@ class Store:
             index = np.full((_shard_frames(frames) // CHUNK_FRAMES, 2), -1, np.int64)  # −1: no such chunk
             index[:chunks, 0] = np.arange(chunks) * chunk_bytes
             index[:chunks, 1] = chunk_bytes
-            stored = np.zeros_like(index)
-            if self._folder.size(name) != chunks * chunk_bytes + index.nbytes + 4:  # 4: the index's checksum
-                raise self._damaged(conversation, f"{array} does not hold the {frames} frames it declares")
-            if not self._folder.read_into(name, chunks * chunk_bytes, stored) or (index != stored).any():
+            stored = np.empty(index.nbytes + CHECKSUM_BYTES, np.uint8)
+            self._folder.read_into(name, chunks * chunk_bytes, stored)
+            if stored[:-CHECKSUM_BYTES].tobytes() != index.tobytes():
                 raise self._damaged(conversation, f"the frames of {array} do not follow each other")
         return frames
 
     def _metadata(self, name: str, absent: str) -> dict[str, Any]:
-        raw = self._folder.head(name, METADATA_LIMIT_BYTES + 1)
-        if raw is None:
-            raise InputError(f"{self.path}: {absent} there; make it with vap-extract, or check the path")
         try:
-            metadata = json.loads(raw) if len(raw) <= METADATA_LIMIT_BYTES else None
-        except (ValueError, RecursionError):
-            metadata = None
-        if not isinstance(metadata, dict):
-            raise InputError(f"{self.path}/{name}: damaged; remove its folder and run vap-extract again")
-        return metadata
+            return dict(json.loads(self._folder.read(name)))
+        except MissingFile as error:
+            raise InputError(
+                f"{self.path}: {absent} there; make it with vap-extract, or check the path"
+            ) from error
+        except InputError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"{self.path}/{name}: damaged; remove its folder and run vap-extract again"
+            ) from error
 
     def _attributes(self, name: str, absent: str) -> dict[str, Any]:
-        attributes = self._metadata(name, absent).get("attributes")
-        return attributes if isinstance(attributes, dict) else {}
+        return self._metadata(name, absent).get("attributes", {})
 
     def _damaged(self, conversation: str, what: str) -> InputError:
         return InputError(
@@ -170,25 +161,13 @@ class Store:
 class Writer(Store):
     """A store open for writing, by any number of processes at once."""
 
-    def __init__(self, path: str | Path) -> None:
-        super().__init__(path)
-        self._held: set[str] = set()
+    def claim(self, conversation: str) -> AbstractContextManager[bool]:
+        """Claim a conversation for this process; yields False if another one has claimed it.
 
-    @contextmanager
-    def claim(self, conversation: str, wait: bool = True) -> Iterator[bool]:
-        """Keep other processes from writing a conversation; yields False if one of them is writing it.
-
-        With ``wait``, wait until it is done instead. A killed process holds no claim. A remote store has no
-        locks: two writers do the same work twice, with the same result.
+        A killed process holds no claim. A remote store has no locks: two writers do the same work twice, with
+        the same result.
         """
-        _check_name(conversation)
-        with self._folder.lock(conversation, wait) as held:
-            if held:
-                self._held.add(conversation)
-            try:
-                yield held
-            finally:
-                self._held.discard(conversation)
+        return self._folder.lock(conversation)
 
     def write(
         self,
@@ -210,12 +189,12 @@ class Writer(Store):
             ValueError: the arrays have other shapes or types.
             OSError: the place cannot be written; nothing of the conversation is left behind.
         """
+        check_name(conversation)
         if va.shape != (len(va), 2) or va.dtype != ARRAYS["va"] or not len(va):
             raise ValueError(f"va of {conversation} are {va.shape} {va.dtype}")
         blocks = {"features": [features] if isinstance(features, np.ndarray) else features, "va": [va]}
         contents = _encoded(blocks, len(va), self.dim, attributes or {})
-        with nullcontext() if conversation in self._held else self.claim(conversation):
-            self._folder.publish(conversation, contents)
+        self._folder.publish(conversation, contents)
         for array in ARRAYS:
             self._frames.pop((conversation, array), None)
 
@@ -236,9 +215,12 @@ def create(path: str | Path, description: dict[str, Any]) -> Writer:
             what differs.
     """
     description = json.loads(json.dumps({"format_version": FORMAT_VERSION, **description}))
-    if not open_folder(str(path), MARK).exists(MARK):
+    mark = f"{path}/{MARK}"
+    if not files.exists(mark):
         root = {"attributes": description, "zarr_format": 3, "node_type": "group"}
-        files.write(f"{path}/{MARK}", json.dumps(root, indent=2).encode(), replace=False)
+        with files.alone(str(path)):
+            if not files.exists(mark):  # another process may have made it meanwhile
+                files.write(mark, json.dumps(root, indent=2).encode())
     writer = Writer(path)
     _expect(writer, description)
     return writer
@@ -269,26 +251,18 @@ def open_store(path: str | Path, expect: dict[str, Any] | None = None) -> Store:
 
 
 def _expect(store: Store, expect: dict[str, Any]) -> None:
-    described = {key: store.description.get(key) for key in expect}
-    if changed := differences(_as_expected(described, expect), expect):
+    if changed := differences(_part(store.description, expect), expect):
         raise InputError(
             f"{store.path}: made for something else: {changed}. Give another store, or make this one again: "
             f"rm -r {store.path}; vap-extract"
         )
 
 
-def _as_expected(found: Any, expect: Any) -> Any:
-    """Return the part of ``found`` that ``expect`` names."""
-    if isinstance(found, dict) and isinstance(expect, dict):
-        return {key: _as_expected(found.get(key), value) for key, value in expect.items()}
-    return found
-
-
-def _check_name(conversation: str) -> None:
-    if conversation in ("", MARK) or conversation.startswith(".") or any(c in conversation for c in "/\\\0"):
-        raise InputError(
-            f"{conversation!r} cannot be the name of a conversation; it must be a plain file name"
-        )
+def _part(described: Any, expect: Any) -> Any:
+    """Return the part of ``described`` that ``expect`` names."""
+    if isinstance(described, dict) and isinstance(expect, dict):
+        return {key: _part(described.get(key), value) for key, value in expect.items()}
+    return described
 
 
 def _shard_frames(frames: int) -> int:

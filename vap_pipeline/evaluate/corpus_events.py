@@ -53,14 +53,12 @@ def write_events(folder: Path, split: str, out: Path, settings: EventSettings = 
     conversations = tqdm(corpus.activity(names), "events", len(names), unit=" conversations", disable=None)
     tables = events(conversations, settings)
     paths = (out, out.with_suffix(f".non_shift{out.suffix}"))
-    event_tables, non_shift_tables = map(pa.concat_tables, zip(*tables, strict=True))
     described = {"event_settings": json.dumps(settings.described())}
-    files.write_together(
-        {
-            paths[1]: parquet.encode(non_shift_tables.replace_schema_metadata(described)),
-            paths[0]: parquet.encode(event_tables.replace_schema_metadata(described)),
-        }
-    )
+    joined = [
+        pa.concat_tables(parts).replace_schema_metadata(described) for parts in zip(*tables, strict=True)
+    ]
+    contents = dict(zip(paths, map(parquet.encode, joined), strict=True))
+    files.write_together(dict(reversed(contents.items())))  # readers look for the events
     return paths
 
 
@@ -97,7 +95,7 @@ def _tables(names: list[str], block: list[Tensor], settings: EventSettings) -> t
     conversation = torch.arange(len(block)).repeat_interleave(counts)
     number = torch.arange(len(conversation)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     va = torch.cat(block) if block else torch.zeros(0, frames.window + frames.look_ahead, 2)
-    found = find_events(va, settings)
+    result = find_events(va, settings)
 
     def table(window: Tensor, start: Tensor, end: Tensor, **columns: np.ndarray | pa.Array) -> pa.Table:
         first = frames.hop * number[window]
@@ -113,11 +111,11 @@ def _tables(names: list[str], block: list[Tensor], settings: EventSettings) -> t
         }
         return pa.table(place | columns | region)
 
-    edges = F.pad(found.non_shift.transpose(1, 2).to(torch.int8), (1, 1)).diff(dim=2)
+    edges = F.pad(result.non_shift.transpose(1, 2).to(torch.int8), (1, 1)).diff(dim=2)
     window, speaker, start = (edges == 1).nonzero(as_tuple=True)
     _, _, end = (edges == -1).nonzero(as_tuple=True)
-    event = pa.array(EVENTS).take(pa.array(found.event.numpy()))
+    event = pa.array(EVENTS).take(pa.array(result.event.numpy()))
     return (
-        table(found.window, found.start, found.end, event=event, speaker=found.speaker.numpy()),
+        table(result.window, result.start, result.end, event=event, speaker=result.speaker.numpy()),
         table(window, start, end, speaker=speaker.numpy().astype(np.int8)),
     )

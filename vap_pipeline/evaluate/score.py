@@ -8,17 +8,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from vap_pipeline.artefacts.score_files import TIMELINE
-from vap_pipeline.artefacts.windows import Windows, activity, inputs, swap
+from vap_pipeline.artefacts.windows import Windows
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.models.network import ProjectionModel
+from vap_pipeline.models.predict import Prediction, predict
 from vap_pipeline.runtime import memory
+from vap_pipeline.settings.events import FRAME_RATE_HZ
 from vap_pipeline.turn_taking import projection
 from vap_pipeline.turn_taking.scores import EMPTY_COUNTS, TASKS, collect, count, regions, scores, thresholds
-from vap_pipeline.turn_taking.voice_activity import FRAME_RATE_HZ
 
 BATCH_WINDOWS = 32  # fixed, because another size may change the last digit of a probability
 TIMELINE_WINDOWS = 3
@@ -50,8 +50,9 @@ def best_thresholds(model: ProjectionModel, validation: Windows, seed: int) -> n
     table = _regions(validation, seed)
     counts = EMPTY_COUNTS.copy()
     for swapped in False, True:
-        for part in _predict(model, validation, _needed(validation, table), swapped, "validation"):
-            counts += count(collect(table, part.windows, part.p, part.p_bc, swapped))
+        needed = _needed(validation, table)
+        for index, predicted in _predictions(model, validation, needed, swapped, "validation"):
+            counts += count(collect(table, index, predicted.p, predicted.p_bc, swapped))
     return thresholds(counts)
 
 
@@ -72,13 +73,14 @@ def evaluate(model: ProjectionModel, test: Windows, best: np.ndarray, seed: int)
     stretch = _stretch(test, table)
     frames: dict[int, np.ndarray] = {}
     tables, loss = [], 0.0
-    for part in _predict(model, test, np.full(len(test), test.frames.window), False, "test"):
-        tables.append(collect(table, part.windows, part.p, part.p_bc))
-        target = projection.labels(part.va, model.config.model, test.frames.look_ahead)
-        loss += len(part.windows) * projection.loss(part.logits.float(), target, model.config.model).item()
-        frames |= {w: part.frames(row) for row, w in enumerate(part.windows.tolist()) if w in stretch}
-    for part in _predict(model, test, _needed(test, table), True, "test"):
-        tables.append(collect(table, part.windows, part.p, part.p_bc, swapped=True))
+    whole = np.full(len(test), test.frames.window)
+    for index, predicted in _predictions(model, test, whole, False, "test"):
+        tables.append(collect(table, index, predicted.p, predicted.p_bc))
+        target = projection.labels(predicted.va, model.config.model, test.frames.look_ahead)
+        loss += len(index) * projection.loss(predicted.logits.float(), target, model.config.model).item()
+        frames |= {w: _frames(predicted, row) for row, w in enumerate(index.tolist()) if w in stretch}
+    for index, predicted in _predictions(model, test, _needed(test, table), True, "test"):
+        tables.append(collect(table, index, predicted.p, predicted.p_bc, swapped=True))
     if not np.isfinite(loss):
         raise InputError("the model's outputs are NaN or infinite; train it again with a lower learning rate")
 
@@ -89,28 +91,11 @@ def evaluate(model: ProjectionModel, test: Windows, best: np.ndarray, seed: int)
     return Evaluation(rows, _in_order(events, test.frames.hop), timeline)
 
 
-@dataclass
-class Prediction:
-    """A model's output for a batch of windows, up to the last frame that is needed."""
-
-    windows: np.ndarray  # (B,) numbers of the windows
-    va: Tensor  # (B, window + look-ahead, 2), swapped as the model's input was
-    logits: Tensor  # (B, T, outputs)
-    p: Tensor  # (B, T, 2)
-    p_bc: Tensor | None  # (B, T, 2)
-
-    def frames(self, row: int) -> np.ndarray:
-        """Return va, p and p_bc of both speakers in one window, (T, 6) float32; p_bc is NaN where absent."""
-        p = self.p[row]
-        p_bc = torch.full_like(p, torch.nan) if self.p_bc is None else self.p_bc[row]
-        return torch.cat([self.va[row, : len(p)], p, p_bc], dim=-1).cpu().numpy()
-
-
 @torch.inference_mode()
-def _predict(
+def _predictions(
     model: ProjectionModel, windows: Windows, needed: np.ndarray, swapped: bool, name: str
-) -> Iterator[Prediction]:
-    """Run the model over ``windows``, batch by batch, with a progress bar.
+) -> Iterator[tuple[np.ndarray, Prediction]]:
+    """Run the model over ``windows``, batch by batch; yield the windows' numbers (B,) and the outputs.
 
     The model is causal, so only the first ``needed`` (windows,) frames of each window are computed. Windows
     that need about the same number of frames share a batch.
@@ -123,13 +108,15 @@ def _predict(
         for first in range(0, len(order), BATCH_WINDOWS):
             index = order[first : first + BATCH_WINDOWS]
             batch = {key: tensor.to(device) for key, tensor in windows.batch(index).items()}
-            if swapped:
-                batch = swap(batch, torch.ones(len(index), dtype=torch.bool))
-            features, va, history = (tensor[:, : needed[index[-1]]] for tensor in inputs(batch))
-            logits = model(features, va, history)
-            p, p_bc = projection.probabilities(logits, va, model.config.model)
-            yield Prediction(index, activity(batch), logits, p, p_bc)
+            yield index, predict(model, batch, swapped, needed[index[-1]])
             bar.update(len(index))
+
+
+def _frames(predicted: Prediction, row: int) -> np.ndarray:
+    """Return va, p and p_bc of both speakers in one window, (T, 6) float32; p_bc is NaN where absent."""
+    p = predicted.p[row]
+    p_bc = torch.full_like(p, torch.nan) if predicted.p_bc is None else predicted.p_bc[row]
+    return torch.cat([predicted.va[row, : len(p)], p, p_bc], dim=-1).cpu().numpy()
 
 
 def _regions(windows: Windows, seed: int) -> pa.Table:
@@ -152,9 +139,8 @@ def _in_order(events: pa.Table, hop_frames: int) -> pa.Table:
     first = events["window"].to_numpy().astype(np.int64) * hop_frames
     at = events.column_names.index("end") + 1
     for name in "end", "start":
-        events = events.add_column(
-            at, f"{name}_s", pa.array((first + events[name].to_numpy()) / FRAME_RATE_HZ)
-        )
+        seconds = pa.array((first + events[name].to_numpy()) / FRAME_RATE_HZ)
+        events = events.add_column(at, f"{name}_s", seconds)
     return events
 
 

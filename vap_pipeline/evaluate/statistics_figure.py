@@ -107,18 +107,20 @@ def _histogram(axes: Axes, seconds: np.ndarray, edges: np.ndarray, colour: str, 
     if not len(seconds):
         return
     share = np.histogram(seconds, edges)[0] / len(seconds)
-    axes.stairs(share, edges, color=colour, fill=True, alpha=0.3)
     label = f"{label.format(np.median(seconds))}\n({1 - share.sum():.1%} outside)"
-    axes.stairs(share, edges, color=colour, linewidth=1.5, label=label)
+    _stairs(axes, share, edges, colour, label)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def _stairs(axes: Axes, heights: np.ndarray, edges: np.ndarray, colour: str, label: str) -> None:
+    axes.stairs(heights, edges, color=colour, fill=True, alpha=0.3)
+    axes.stairs(heights, edges, color=colour, linewidth=1.5, label=label)
     axes.legend(loc="upper right")
 
 
 def _backchannels(axes: Axes, measured: TurnTaking) -> None:
     rate = 60 * measured.backchannels / measured.durations
     count, edges = np.histogram(rate, np.arange(0, rate.max() + 1, 0.5))
-    axes.stairs(count, edges, color=BACKCHANNEL, fill=True, alpha=0.3)
-    axes.stairs(count, edges, color=BACKCHANNEL, linewidth=1.5, label=f"median {np.median(rate):.1f}")
+    _stairs(axes, count, edges, BACKCHANNEL, f"median {np.median(rate):.1f}")
     axes.set_title("Backchannels")
     axes.set(xlim=(0, None), xlabel="a minute, both speakers together", ylabel="conversations")
-    axes.legend(loc="upper right")

@@ -56,14 +56,14 @@ def write_statistics(folder: Path, out: Path, settings: EventSettings = PAPER) -
 
 def page(corpus: str, splits: dict[str, TurnTaking]) -> str:
     """Return the statistics as Markdown, a column for each of ``splits``."""
-    counts = {split: each.events.sum(0) for split, each in splits.items()}
-    windows = ["windows", *(f"{each.windows.sum():,}" for each in splits.values())]
-    events = [[name, *(f"{each[i]:,}" for each in counts.values())] for i, name in enumerate(EVENTS)]
-    always = [[split, *map(_score, _majority(each))] for split, each in counts.items()]
+    counts = {split: measured.events.sum(0) for split, measured in splits.items()}
+    windows = ["windows", *(f"{measured.windows.sum():,}" for measured in splits.values())]
+    events = [[name, *(f"{count[i]:,}" for count in counts.values())] for i, name in enumerate(EVENTS)]
+    always = [[split, *map(_score, _majority(count))] for split, count in counts.items()]
     if corpus == "switchboard":
         published = dict(zip(COLUMNS, PUBLISHED[MAJORITY], strict=True))
         always.append(["*published, test*", *(f"*{_score(published[name])}*" for name in TASK_COLUMNS)])
-    n = {split: len(each.durations) for split, each in splits.items()}
+    n = {split: len(measured.durations) for split, measured in splits.items()}
     unused = n["all"] - n.get("train", 0) - n.get("test", 0)
     parts = [
         f"# Turn-taking in {corpus}",
@@ -87,13 +87,11 @@ def page(corpus: str, splits: dict[str, TurnTaking]) -> str:
 def _majority(events: np.ndarray) -> list[float]:
     """Return the four scores of the majority class; the regions of both labels have the same length."""
     n = dict(zip(EVENTS, events.tolist(), strict=True))
-    pairs = [
-        (n["hold"], n["shift"]),
-        (n["long"], n["short"]),
-        (n["pre_shift"], n["pre_shift"]),
-        (n["pre_backchannel"], n["pre_backchannel"]),
+    negatives = ("hold", "long", "pre_shift", "pre_backchannel")  # as many non-shifts as positives
+    positives = ("shift", "short", "pre_shift", "pre_backchannel")
+    return [
+        majority(n[negative], n[positive]) for negative, positive in zip(negatives, positives, strict=True)
     ]
-    return [majority(*pair) for pair in pairs]
 
 
 def _minutes(measures: TurnTaking) -> float:
@@ -107,7 +105,7 @@ def _share(part: np.ndarray, whole: np.ndarray | float) -> str:
 def _quartiles(seconds: np.ndarray, unit: float = 1.0, digits: int = 2) -> str:
     if not len(seconds):
         return ABSENT
-    low, middle, high = (f"{each / unit:.{digits}f}" for each in np.quantile(seconds, (0.25, 0.5, 0.75)))
+    low, middle, high = (f"{s / unit:.{digits}f}" for s in np.quantile(seconds, (0.25, 0.5, 0.75)))
     return f"{middle} ({low}, {high})"
 
 

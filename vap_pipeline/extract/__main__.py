@@ -7,7 +7,7 @@ from pathlib import Path
 from vap_pipeline.runtime import command
 from vap_pipeline.runtime.signals import ending_on_request
 from vap_pipeline.settings.corpus import ExtractSettings
-from vap_pipeline.settings.fields import add_flags, override
+from vap_pipeline.settings.fields import add_flags
 from vap_pipeline.settings.params import add_corpus, read_corpus
 
 SKIPPED_STATUS = 3
@@ -20,8 +20,8 @@ Reads   data_manifest/CORPUS/         which conversations there are, and who spe
 Writes  data/CORPUS/features.zarr     features and voice activity, Zarr format 3, 185 MB an hour of audio
         data/CORPUS/features.json     what the store holds, in a few lines; for DVC
 
-A run that was stopped, in whatever way, goes on when it is started again: conversations whose audio and voice
-activity are those of last time are left alone, the others are encoded. Any number of runs can share the work.
+Start a stopped run again to continue it: conversations whose audio and voice activity have not changed are
+left alone, the others are encoded. Any number of runs can share the work.
 """
 
 EXAMPLES = f"""\
@@ -66,21 +66,12 @@ def main(argv: list[str] | None = None) -> int:
 def body(args: argparse.Namespace) -> None:
     """Read the settings, encode, and say what was done."""
     corpus = read_corpus(args.params, args.corpus)
-    settings = override(corpus.extract, args)
     kept = "encoded conversations are kept: start the same command again to continue"
     with ending_on_request(lambda: kept) as requests:
         from vap_pipeline.extract.command import extract_corpus
 
         requests.act_at_once()
-        skipped = extract_corpus(
-            settings,
-            args.manifest or corpus.manifest_folder,
-            args.audio or corpus.audio_folder,
-            str(args.out or corpus.store),
-            skip=args.on_error == "skip",
-            requests=requests,
-        )
-        if skipped:
+        if extract_corpus(corpus, args, requests):
             sys.exit(SKIPPED_STATUS)
 
 

@@ -1,9 +1,9 @@
 """Bring a corpus's feature store up to date: load the encoder, share the work between processes, report."""
 
+import argparse
 import logging
 import time
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 from accelerate import PartialState
@@ -18,20 +18,18 @@ from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.runtime import command
 from vap_pipeline.runtime.signals import Requests, together
-from vap_pipeline.settings.corpus import ExtractSettings
+from vap_pipeline.settings.corpus import Corpus
 from vap_pipeline.settings.events import FRAME_RATE_HZ
+from vap_pipeline.settings.fields import override
 
 log = logging.getLogger(__name__)
 
 
-def extract_corpus(
-    settings: ExtractSettings, folder: Path, audio: Path, out: str, *, skip: bool, requests: Requests
-) -> int:
-    """Encode every conversation of the manifest in ``folder`` that the store ``out`` lacks.
+def extract_corpus(corpus: Corpus, args: argparse.Namespace, requests: Requests) -> int:
+    """Encode every conversation of the corpus's manifest that the store lacks.
 
     Args:
-        audio: the folder that the manifest's audio paths start from.
-        skip: go on after a conversation that cannot be read.
+        args: the flags of ``vap-extract``, which replace settings and places of the corpus.
         requests: the signals received so far.
 
     Returns:
@@ -40,7 +38,9 @@ def extract_corpus(
     Raises:
         InputError: the manifest, the weights or a conversation cannot be read, or the store not be written.
     """
-    jobs = run.jobs(manifest.read(folder), audio)
+    settings = override(corpus.extract, args)
+    folder, out = args.manifest or corpus.manifest_folder, args.out or corpus.store
+    jobs = run.jobs(manifest.read(folder), args.audio or corpus.audio_folder)
     if not jobs:
         raise InputError(f"{folder}: no conversation is in train or test; make the manifest again")
     encoder, weights = load(settings.weights or PUBLISHED, settings.seed, settings.download)
@@ -57,17 +57,13 @@ def extract_corpus(
     began = time.monotonic()
     try:
         writer = store.create(out, description)
+        network, workers = network.to(processes.device), torch.get_num_threads()
         outcome = run.extract(
-            share,
-            writer,
-            network.to(processes.device),
-            torch.get_num_threads(),
-            skip,
-            lambda: requests.received,
+            share, writer, network, workers, args.on_error == "skip", lambda: requests.received
         )
     except OSError as error:
         raise InputError(
-            f"{out}: cannot be written ({error.strerror or error}); make room or check its permissions, and "
+            f"{out}: cannot be written ({files.reason(error)}); make room or check its permissions, and "
             "start the same command again: what is complete stays"
         ) from error
     with together():

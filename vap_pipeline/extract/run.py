@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from vap_pipeline.turn_taking import voice_activity
 
 PIECE_S = 4  # read and encoded at a time; the run can stop between two pieces
 SLACK_S = 0.01  # by which a duration in the manifest may be rounded
+ENCODED, UP_TO_DATE, ELSEWHERE = "encoded", "up to date", "another process is encoding it"
 RETRY_S = 0.5  # until conversations of another process are looked at again
 BAR = "{percentage:3.0f}% |{bar}| {n:.0f} of {total:.0f} s of audio, {remaining} to go{postfix}"
 
@@ -84,15 +85,11 @@ def jobs(manifest: Manifest, audio: Path) -> list[Job]:
         InputError: one of them has no audio.
     """
     segments = manifest.segments()
-    found = []
-    for c in manifest.conversations:
-        if c.split and not c.audio:
-            raise InputError(
-                f"conversation {c.conversation}: no audio in the manifest; make it again with --audio"
-            )
-        if c.split:
-            found.append(Job(c.conversation, audio / c.audio, c.duration_s, segments[c.conversation]))
-    return sorted(found, key=lambda job: (-job.duration_s, job.conversation))
+    used = [c for c in manifest.conversations if c.split]
+    if lacking := [c.conversation for c in used if not c.audio]:
+        raise InputError(f"conversation {lacking[0]}: no audio in the manifest; make it again with --audio")
+    used.sort(key=lambda c: (-c.duration_s, c.conversation))
+    return [Job(c.conversation, audio / c.audio, c.duration_s, segments[c.conversation]) for c in used]
 
 
 def extract(
@@ -122,8 +119,9 @@ def extract(
         if (signum := received()) or over.is_set():
             raise Stopped(signum or signal.SIGTERM)
 
-    progress = _Progress(sum(job.duration_s for job in jobs))
-    threads = torch.get_num_threads()
+    to_encode_s = sum(job.duration_s for job in jobs)
+    bar = tqdm(total=to_encode_s, bar_format=BAR, disable=None)
+    threads, began = torch.get_num_threads(), time.monotonic()
     torch.set_num_threads(1)  # two conversations on two cores are faster than each on both
     pool = ThreadPoolExecutor(workers)
     try:
@@ -132,11 +130,23 @@ def extract(
             jobs = []
             for future in as_completed(futures):
                 job = futures.pop(future)
-                encoded = _result(future, job, writer, outcome, skip)
-                if encoded is None:
+                try:
+                    state = future.result()
+                except InputError as error:
+                    if not skip:
+                        raise
+                    kept = "; its earlier features stay in the store" if job.conversation in writer else ""
+                    outcome.skipped[job.conversation] = f"{error}{kept}"
+                    state = UP_TO_DATE
+                if state == ELSEWHERE:
                     jobs.append(job)
+                elif state == UP_TO_DATE:
+                    bar.total = to_encode_s = to_encode_s - job.duration_s
                 else:
-                    progress.update(job, encoded)
+                    outcome.encoded.append(job.conversation)
+                    bar.update(job.duration_s)
+                    speed = bar.n / (time.monotonic() - began)
+                    bar.set_postfix_str(f"{speed:.0f} times real time", refresh=False)
             if jobs and not waiting:
                 log.info("another vap-extract is encoding %s; waiting for it", jobs[0].conversation)
                 waiting = True
@@ -144,46 +154,10 @@ def extract(
     finally:
         over.set()
         pool.shutdown(cancel_futures=True)
-        progress.bar.close()
+        bar.close()
         torch.set_num_threads(threads)
     writer.sweep()
     return outcome
-
-
-class _Progress:
-    """The progress bar, in seconds of audio, with the speed."""
-
-    def __init__(self, total_s: float) -> None:
-        self.bar = tqdm(total=total_s, bar_format=BAR, disable=None)
-        self.total_s, self.encoded_s, self.began = total_s, 0.0, time.monotonic()
-
-    def update(self, job: Job, encoded: bool) -> None:
-        """Count a conversation that was encoded, or one that needed no encoding."""
-        if not encoded:
-            self.total_s -= job.duration_s
-            self.bar.total = self.total_s
-            return
-        self.bar.update(job.duration_s)
-        self.encoded_s += job.duration_s
-        speed = self.encoded_s / (time.monotonic() - self.began)
-        self.bar.set_postfix_str(f"{speed:.0f} times real time", refresh=False)
-
-
-def _result(
-    future: "Future[bool | None]", job: Job, writer: Writer, outcome: Outcome, skip: bool
-) -> bool | None:
-    """Note what became of a conversation; return whether it was encoded, None if another process has it."""
-    try:
-        encoded = future.result()
-    except InputError as error:
-        if not skip:
-            raise
-        kept = "; its earlier features stay in the store" if job.conversation in writer else ""
-        outcome.skipped[job.conversation] = f"{error}{kept}"
-        return False
-    if encoded:
-        outcome.encoded.append(job.conversation)
-    return encoded
 
 
 def receipt(jobs: list[Job], writer: Writer) -> bytes:
@@ -200,22 +174,20 @@ def receipt(jobs: list[Job], writer: Writer) -> bytes:
     return json.dumps(content, indent=2).encode() + b"\n"
 
 
-def _bring_up_to_date(
-    job: Job, writer: Writer, encoder: Encoder, check_stop: Callable[[], None]
-) -> bool | None:
-    """Return whether the conversation had to be encoded; None if another process is encoding it."""
+def _bring_up_to_date(job: Job, writer: Writer, encoder: Encoder, check_stop: Callable[[], None]) -> str:
+    """Encode a conversation if that is needed; return ENCODED, UP_TO_DATE or ELSEWHERE."""
     check_stop()
     stamp = _stamp(job.audio)
     source = job.source(check_stop)
     if _is_up_to_date(job, writer, source):
-        return False
-    with writer.claim(job.conversation, wait=False) as claimed:
+        return UP_TO_DATE
+    with writer.claim(job.conversation) as claimed:
         if not claimed:
-            return None
+            return ELSEWHERE
         if _is_up_to_date(job, writer, source):  # by another process, meanwhile
-            return False
+            return UP_TO_DATE
         writer.write(job.conversation, _features(job, encoder, check_stop, stamp), job.va(), source)
-    return True
+    return ENCODED
 
 
 def _is_up_to_date(job: Job, writer: Writer, source: dict[str, Any]) -> bool:

@@ -1,5 +1,9 @@
-"""The one kind of error that a user can correct."""
+"""The errors of wrong input: one line for the user, never a traceback."""
 
 
 class InputError(ValueError):
-    """What was given is wrong: the message names the file or conversation, what is wrong, and the cure."""
+    """The input is wrong: the message names the file or conversation, what is wrong, and what to do."""
+
+
+class MissingFile(InputError):
+    """There is no such file."""

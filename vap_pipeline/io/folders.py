@@ -6,24 +6,24 @@ A subfolder counts if it holds a file with a certain name, its mark.
 import errno
 import os
 import shutil
-import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
-PARTIAL = ".partial"  # subfolder with locks, and with what is being written
-
 
 def open_folder(path: str, mark: str) -> "LocalFolder | RemoteFolder":
     """Return the folder at ``path``, which need not exist; a local one works without fsspec, and faster."""
     path = path.removeprefix("file://")
     return RemoteFolder(path, mark) if "://" in path else LocalFolder(path, mark)
+
+
+def _truncated(path: str) -> InputError:
+    return InputError(f"{path}: truncated; run the command that made it again")
 
 
 class LocalFolder:
@@ -42,92 +42,57 @@ class LocalFolder:
         """Whether there is a file ``name``."""
         return os.path.isfile(f"{self.root}/{name}")  # noqa: PTH113 (thousands of times as a store is opened)
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes, −1 if there is none."""
-        try:
-            return Path(self.root, name).stat().st_size
-        except OSError:
-            return -1
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
 
-    def head(self, name: str, limit: int) -> bytes | None:
-        """Return at most ``limit`` bytes from the start of a file, None if there is none."""
-        try:
-            file = self._open(name)
-            try:
-                return os.pread(file, limit, 0)
-            finally:
-                os.close(file)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self._unreadable(name, error) from error
+        Raises:
+            MissingFile: there is none.
+        """
+        with self._opened(name) as file:
+            return os.read(file, os.fstat(file).st_size)
 
-    def read_into(self, name: str, offset: int, array: np.ndarray) -> bool:
-        """Fill a contiguous array from ``offset`` on; False if the file ends before.
+    def read_into(self, name: str, offset: int, array: np.ndarray) -> None:
+        """Fill a contiguous array from ``offset`` on.
 
         It is a read rather than a memory map: as fast, it keeps no file open, and a file that shrinks is an
         error, where a map would end the process with SIGBUS.
+
+        Raises:
+            InputError: the file is missing, cannot be read, or ends before.
         """
         buffer = array.data.cast("B")
-        try:
-            file = self._open(name)
-            try:
-                while buffer:
-                    count = os.preadv(file, [buffer], offset)
-                    if not count:
-                        return False
-                    buffer, offset = buffer[count:], offset + count
-            finally:
-                os.close(file)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise self._unreadable(name, error) from error
-        return True
-
-    def _open(self, name: str) -> int:
-        file = os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would block
-        mode = os.fstat(file).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            os.close(file)
-            raise InputError(f"{self.root}/{name}: a pipe or a device; make the store again")
-        return file
-
-    def _unreadable(self, name: str, error: OSError) -> InputError:
-        return InputError(
-            f"{self.root}/{name}: cannot be read ({error.strerror}); check the disk and its permissions"
-        )
+        with self._opened(name) as file:
+            while buffer:
+                count = os.preadv(file, [buffer], offset)
+                if not count:
+                    raise _truncated(f"{self.root}/{name}")
+                buffer, offset = buffer[count:], offset + count
 
     @contextmanager
-    def lock(self, name: str, wait: bool) -> Iterator[bool]:
-        """Hold subfolder ``name`` against other processes; yields False if another holds it.
+    def _opened(self, name: str) -> Iterator[int]:
+        path = f"{self.root}/{name}"
+        with files.reading(path):
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would block
+            try:
+                files.check_regular(path, file)
+                yield file
+            finally:
+                os.close(file)
 
-        With ``wait``, wait for the other instead.
+    def lock(self, name: str) -> AbstractContextManager[bool]:
+        """Hold subfolder ``name`` against other processes; yields False if another holds it.
 
         Raises:
             OSError: the folder cannot be written.
         """
-        path = Path(self.root, PARTIAL, f"{name}.lock")
-        try:
-            with files.locked(path, -1 if wait else 0) as held:
-                yield held
-        finally:
-            with suppress(OSError):  # another process works there
-                path.parent.rmdir()
+        return files.locked(Path(self.root, f".{name}.lock"), timeout_s=0)
 
     def sweep(self) -> None:
         """Remove locks that are not held, and what killed processes have left unfinished."""
         files.sweep(Path(self.root))
-        folder = Path(self.root, PARTIAL)
-        with suppress(FileNotFoundError), os.scandir(folder) as entries:
-            for entry in list(entries):
-                if entry.is_dir(follow_symlinks=False) and files.is_abandoned(entry.name, Path(entry)):
-                    shutil.rmtree(entry, ignore_errors=True)
-                elif entry.name.endswith(".lock"):
-                    with files.locked(Path(entry), 0):  # removes one that is free
-                        pass
-        with suppress(OSError):  # another process works there
-            folder.rmdir()
+        for lock in Path(self.root).glob(".*.lock"):
+            with files.locked(lock, 0):  # removes one that is free
+                pass
 
     def publish(self, name: str, contents: Iterable[tuple[str, memoryview]]) -> None:
         """Write a subfolder, given as names and contents of its files, in place of the one that is there.
@@ -137,16 +102,13 @@ class LocalFolder:
         Raises:
             OSError: it cannot be written.
         """
-        partial, target = Path(self.root, PARTIAL, files.own_name()), Path(self.root, name)
-        partial.mkdir(parents=True)
+        partial, target = Path(self.root, files.partial_name()), Path(self.root, name)
+        partial.mkdir()
         try:
             for file, content in contents:
                 path = partial / "new" / file
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with path.open("wb") as opened:
-                    opened.write(content)
-                    opened.flush()
-                    os.fsync(opened.fileno())  # before the rename, in case of a power cut
+                files.write_durably(path, content)
             while True:
                 with suppress(FileNotFoundError):  # there was none
                     target.rename(partial / "old")
@@ -167,24 +129,10 @@ class RemoteFolder:
     def __init__(self, root: str, mark: str) -> None:
         self.root, self.mark = root.rstrip("/"), mark
 
-    def _at(self, name: str = "") -> tuple[Any, str]:
-        return files.filesystem(f"{self.root}/{name}" if name else self.root)
-
-    @contextmanager
-    def _naming(self, name: str = "") -> Iterator[None]:
-        """Turn an error of reading into one that names the file; every file system has errors of its own."""
-        try:
-            yield
-        except (FileNotFoundError, InputError):
-            raise
-        except Exception as error:
-            place = f"{self.root}/{name}" if name else self.root
-            raise InputError(f"{place}: cannot be read ({files.reason(error)})") from error
-
     def names(self) -> list[str]:
         """Return the names of the subfolders that count, sorted, without hidden ones."""
-        fs, root = self._at()
-        with self._naming():
+        fs, root = files.filesystem(self.root)
+        with files.reading(self.root):
             fs.invalidate_cache()
             names = {path.rstrip("/").rpartition("/")[2] for path in fs.ls(root, detail=False)}
             marks = {f"{root}/{name}/{self.mark}": name for name in names if name and name[0] != "."}
@@ -193,48 +141,34 @@ class RemoteFolder:
 
     def exists(self, name: str) -> bool:
         """Whether there is a file ``name``."""
-        fs, path = self._at(name)
-        with self._naming(name):
-            return fs.exists(path)
+        return files.exists(f"{self.root}/{name}")
 
-    def size(self, name: str) -> int:
-        """Return the size of a file in bytes, −1 if there is none or the size is unknown."""
-        fs, path = self._at(name)
-        try:
-            with self._naming(name):
-                size = fs.info(path)["size"]
-        except FileNotFoundError:
-            return -1
-        return -1 if size is None else size
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
 
-    def head(self, name: str, limit: int) -> bytes | None:
-        """Return at most ``limit`` bytes from the start of a file, None if there is none."""
-        fs, path = self._at(name)
-        try:
-            with self._naming(name):
-                return fs.cat_file(path, start=0, end=limit)
-        except FileNotFoundError:
-            return None
+        Raises:
+            MissingFile: there is none.
+        """
+        return files.read(f"{self.root}/{name}")
 
-    def read_into(self, name: str, offset: int, array: np.ndarray) -> bool:
-        """Fill a contiguous array from ``offset`` on; False if the file ends before."""
-        fs, path = self._at(name)
-        try:
-            with self._naming(name):
-                content = fs.cat_file(path, start=offset, end=offset + array.nbytes)
-        except FileNotFoundError:
-            return False
+    def read_into(self, name: str, offset: int, array: np.ndarray) -> None:
+        """Fill a contiguous array from ``offset`` on.
+
+        Raises:
+            InputError: the file is missing, cannot be read, or ends before.
+        """
+        fs, path = files.filesystem(f"{self.root}/{name}")
+        with files.reading(f"{self.root}/{name}"):
+            content = fs.cat_file(path, start=offset, end=offset + array.nbytes)
         if len(content) > array.nbytes:  # a web server without ranges sends the whole file
             content = content[offset : offset + array.nbytes]
         if len(content) < array.nbytes:
-            return False
+            raise _truncated(f"{self.root}/{name}")
         array.data.cast("B")[:] = content
-        return True
 
-    @contextmanager
-    def lock(self, name: str, wait: bool) -> Iterator[bool]:
+    def lock(self, name: str) -> AbstractContextManager[bool]:
         """Yield True: there are no locks, so two writers do the same work twice, with the same result."""
-        yield True
+        return nullcontext(True)
 
     def sweep(self) -> None:
         """Do nothing: the files of a killed process do not count, and are overwritten."""
@@ -244,7 +178,7 @@ class RemoteFolder:
 
         The mark is removed first and, being the last of the contents, written last.
         """
-        fs, mark = self._at(f"{name}/{self.mark}")
+        fs, mark = files.filesystem(f"{self.root}/{name}/{self.mark}")
         if fs.exists(mark):
             fs.rm_file(mark)
         for file, content in contents:

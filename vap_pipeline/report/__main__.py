@@ -4,8 +4,9 @@ import argparse
 
 from vap_pipeline.runtime import command
 from vap_pipeline.settings.params import add_corpus, read_corpus
+from vap_pipeline.turn_taking.published import NAMES_IN_FILES
 
-DESCRIPTION = """\
+DESCRIPTION = f"""\
 Compare the models over the folds: a one-way ANOVA per score, then t-tests of the discrete model against each
 other model, unpaired as published and paired, raw and corrected for their number (Holm).
 
@@ -16,8 +17,7 @@ writes  table.md                means and deviations in the layout of the paper'
         precision_recall.png    the four tasks, a curve per model; the points in precision_recall.csv
         timeline.png            half a minute of one conversation, with the discrete model's probabilities
 
-names   S/H is f1_hold_shift in files, S/L f1_short_long, S-pred f1_predict_shift, BC-pred
-        f1_predict_backchannel, and the F1 of shifts alone f1_shift"""
+{NAMES_IN_FILES}"""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,14 +12,11 @@ from vap_pipeline.turn_taking.scores import LEVELS, METRICS
 REFERENCE = "discrete"  # the model that every other model is compared with
 
 COMPARISON = pa.schema(
-    [("metric", pa.string()), ("level", pa.string()), ("model", pa.string()), ("folds", pa.int64())]
+    [(name, pa.string()) for name in ("metric", "level", "model")]
+    + [("folds", pa.int64())]
     + [(name, pa.float64()) for name in ("mean", "sd", "F")]
-    + [
-        ("df_between", pa.int64()),
-        ("df_within", pa.int64()),
-        ("p", pa.float64()),
-        ("difference", pa.float64()),
-    ]
+    + [(name, pa.int64()) for name in ("df_between", "df_within")]
+    + [(name, pa.float64()) for name in ("p", "difference")]
     + [
         (f"{number}_{kind}{correction}", pa.float64())
         for kind in ("unpaired", "paired")
@@ -59,10 +56,10 @@ def compare(scores: pa.Table, reference: str = REFERENCE) -> pa.Table:
             part: list[dict[str, Any]] = []
             for model, by_fold in values.items():
                 array = np.array(list(by_fold.values()))
-                row = {"metric": metric, "level": level, "model": model, "folds": len(array)}
-                row["mean"] = array.mean() if len(array) else None
-                row["sd"] = array.std(ddof=1) if len(array) > 1 else None
-                part.append(row)
+                mean = array.mean() if len(array) else None
+                sd = array.std(ddof=1) if len(array) > 1 else None
+                name = {"metric": metric, "level": level, "model": model}
+                part.append(name | {"folds": len(array), "mean": mean, "sd": sd})
             folds = set.intersection(*map(set, values.values())) if values else set()
             if len(values) > 1 and len(folds) > 1 and metric != "loss":
                 same = {m: np.array([v[f] for f in sorted(folds)]) for m, v in values.items()}
@@ -100,10 +97,7 @@ def _test(rows: list[dict[str, Any]], models: dict[str, np.ndarray], reference: 
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value
-        for key, value in row.items()
-    }
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()}
 
 
 def holm(p: list[float]) -> list[float]:

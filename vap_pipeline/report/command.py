@@ -50,15 +50,15 @@ def write_report(corpus: Corpus, folder: str, out: str) -> str:
 
 def _check(paths: dict[Run, str], tables: dict[Run, pa.Table]) -> None:
     """Refuse files of other models and folds than their names say, and scores of different event settings."""
-    (first_path, first), *_ = ((paths[run], scores) for run, scores in tables.items())
+    first = next(iter(tables))
+    expected = score_files.event_settings(tables[first], paths[first])
     for run, scores in tables.items():
         model, fold = scores["model"][0].as_py(), scores["fold"][0].as_py()
         if (model, fold) != run:
             raise InputError(f"{paths[run]}: scores of {model} on fold {fold}; {score_files.CURE}")
-        expected = score_files.event_settings(first, first_path)
         if changed := differences(expected, score_files.event_settings(scores, paths[run]), "events"):
             raise InputError(
-                f"{paths[run]}: scored with other event settings than {first_path} ({changed}); score all "
+                f"{paths[run]}: scored with other event settings than {paths[first]} ({changed}); score all "
                 "models with the same settings"
             )
 
@@ -74,10 +74,8 @@ def find(
         InputError: a model's scores on a fold are missing; the message says how to make them.
     """
     fs, inner = files.filesystem(folder)
-    try:
+    with files.reading(folder):
         listed = fs.glob(f"{inner}/*/fold-*.parquet")
-    except Exception as error:  # remote file systems have errors of their own
-        raise InputError(f"{folder}: cannot be read ({files.reason(error)}); check the path") from error
     scores, folds_seen = {}, set()
     for path in listed:
         if match := re.search(r"([^/\\]+)[/\\]fold-(\d+)(\.events)?\.parquet$", path):

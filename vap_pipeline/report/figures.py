@@ -69,7 +69,7 @@ def curves(
     by_task: dict[str, dict[str, Curve]] = {task: {} for task in TASKS}
     for (model, fold), path in tqdm(paths.items(), desc="curves", unit=" files", disable=None):
         rows = scores[model, fold]
-        events = score_files.read_events(path, rows)
+        events = score_files.read_beside(path, "events", rows)
         thresholds = {row["metric"]: row["threshold"] for row in rows.to_pylist() if row["level"] == "frame"}
         task_of = events["task"].to_numpy()
         for task in TASKS:
@@ -105,23 +105,16 @@ def precision_recall_curve(label: np.ndarray, score: np.ndarray) -> tuple[np.nda
 
 def points(curves: dict[str, dict[str, Curve]]) -> bytes:
     """Return the mean curves as CSV: ``task, model, recall, precision``."""
-    parts = [
-        pa.table(
-            {
-                "task": [task] * len(RECALL),
-                "model": [model] * len(RECALL),
-                "recall": RECALL.round(3),
-                "precision": np.mean(curve.precision, axis=0).round(4),
-            }
-        )
+    lines = [
+        {"task": task, "model": model, "recall": recall, "precision": precision}
         for task, models in curves.items()
         for model, curve in models.items()
+        for recall, precision in zip(RECALL.round(3), np.mean(curve.precision, axis=0).round(4), strict=True)
     ]
     content = io.BytesIO()
-    if parts:
-        pyarrow.csv.write_csv(
-            pa.concat_tables(parts), content, pyarrow.csv.WriteOptions(quoting_style="needed")
-        )
+    if lines:
+        options = pyarrow.csv.WriteOptions(quoting_style="needed")
+        pyarrow.csv.write_csv(pa.Table.from_pylist(lines), content, options)
     return content.getvalue()
 
 
@@ -135,7 +128,7 @@ def precision_recall(corpus: str, curves: dict[str, dict[str, Curve]]) -> bytes:
             axes.grid(color=plots.GRID)
             for model, curve in models.items():
                 colour = MODELS.get(model, plots.DARK_GREY)
-                low, mean, high = (f(curve.precision, axis=0) for f in (np.min, np.mean, np.max))
+                low, mean, high = (over(curve.precision, axis=0) for over in (np.min, np.mean, np.max))
                 axes.fill_between(RECALL, low, high, color=colour, alpha=0.15, lw=0)
                 axes.plot(RECALL, mean, color=colour, lw=1.6, label=f"{model}  {np.mean(curve.average):.2f}")
                 axes.plot(*np.nanmean(curve.chosen, axis=0), "o", color=colour, ms=6, mec="white", zorder=3)
@@ -159,18 +152,13 @@ def timeline(corpus: str, model: str, fold: int, path: str, scores: pa.Table) ->
         path: the file of scores, which has the timeline and the events beside it.
         scores: its table.
     """
-    frames = score_files.read_timeline(path, scores)
+    frames = score_files.read_beside(path, "timeline", scores)
     conversation = frames["conversation"][0].as_py()
     time = frames["frame"].to_numpy() / FRAME_RATE_HZ
-    here = (pc.field("conversation") == conversation) & ~pc.field("swapped")
-    events = [
-        event
-        for event in score_files.read_events(path, scores)
-        .drop_columns("probabilities")
-        .filter(here)
-        .to_pylist()
-        if (event["task"], event["label"]) in EVENTS and time[0] <= event["start_s"] < time[-1]
-    ]
+    table = score_files.read_beside(path, "events", scores).drop_columns("probabilities")
+    in_sight = (pc.field("start_s") >= time[0]) & (pc.field("start_s") < time[-1])
+    shown = (pc.field("conversation") == conversation) & ~pc.field("swapped") & in_sight
+    events = [row for row in table.filter(shown).to_pylist() if (row["task"], row["label"]) in EVENTS]
     p_bc = [frames[f"p_bc_{speaker}"].to_numpy() for speaker in range(2)]
     has_backchannels = not np.isnan(p_bc[0]).all()
     with plots.style():
@@ -217,10 +205,5 @@ def _draw_speech(axes: Axes, time: np.ndarray, va: list[np.ndarray], events: lis
 def _shade(axes: Axes, events: list[dict], tasks: tuple[str, ...]) -> None:
     for event in events:
         if event["task"] in tasks:
-            axes.axvspan(
-                event["start_s"],
-                event["end_s"],
-                color=EVENTS[event["task"], event["label"]][1],
-                alpha=0.35,
-                lw=0,
-            )
+            _, colour = EVENTS[event["task"], event["label"]]
+            axes.axvspan(event["start_s"], event["end_s"], color=colour, alpha=0.35, lw=0)

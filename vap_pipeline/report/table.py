@@ -29,6 +29,9 @@ HOW_TO_READ = (
 )
 
 
+Rows = list[dict[str, Any]]
+
+
 def report(corpus: str, encoders: list[str], scores: pa.Table, comparison: pa.Table) -> str:
     """Return the report as Markdown.
 
@@ -39,17 +42,16 @@ def report(corpus: str, encoders: list[str], scores: pa.Table, comparison: pa.Ta
         comparison: from :func:`vap_pipeline.report.anova.compare`.
     """
     folds = len(scores["fold"].unique())
-    rows = {(row["metric"], row["model"]): row for row in comparison.to_pylist() if row["level"] == "frame"}
-    models = list(dict.fromkeys(model for _, model in rows))
+    rows = _of_frames(comparison)
     spread = f"mean ± standard deviation over {folds} folds" if folds > 1 else "one fold"
     names = ", ".join(f"{column} is `{metric}`" for column, metric in COLUMNS.items())
     parts = [
         f"# Turn-taking scores on {corpus}",
         f"Weighted F1 over the frames of the test set, {spread}; in brackets the F1 of shifts alone. "
         f"Features: CPC, weights {', '.join(encoders)}.",
-        _scores(models, rows, _majority(scores), PUBLISHED if corpus == "switchboard" else {}),
+        _scores(rows, _majority(scores), PUBLISHED if corpus == "switchboard" else {}),
         f"{HOW_TO_READ}{names}.",
-        _notes(scores),
+        _notes(_of_frames(scores)),
         "## Is the difference more than chance between folds?",
         _anova(rows) or "Tests need more than one fold, and more than one model.",
         _comparisons(rows),
@@ -63,29 +65,24 @@ def report(corpus: str, encoders: list[str], scores: pa.Table, comparison: pa.Ta
 def metrics(scores: pa.Table, comparison: pa.Table) -> dict[str, dict[str, float]]:
     """Return the means as ``{model: {metric: mean}}``, the majority class among the models."""
     means: dict[str, dict[str, float]] = {}
-    for row in comparison.to_pylist():
-        if row["level"] == "frame" and row["mean"] is not None:
+    for row in _of_frames(comparison):
+        if row["mean"] is not None:
             means.setdefault(row["model"], {})[row["metric"]] = round(row["mean"], 4)
     return means | {MAJORITY: {metric: round(value, 4) for metric, value in _majority(scores).items()}}
 
 
+def _of_frames(table: pa.Table) -> Rows:
+    return [row for row in table.to_pylist() if row["level"] == "frame"]
+
+
 def _scores(
-    models: list[str],
-    rows: dict[tuple[str, str], dict[str, Any]],
-    majority_class: dict[str, float],
-    published: dict[str, tuple[float | None, ...]],
+    rows: Rows, majority_class: dict[str, float], published: dict[str, tuple[float | None, ...]]
 ) -> str:
+    cells = {(row["model"], row["metric"]): _mean(row) for row in rows}
+    cells |= {(MAJORITY, metric): _number(value) for metric, value in majority_class.items()}
     lines = []
-    for model in (*models, MAJORITY):
-        cells = []
-        for metric in COLUMNS.values():
-            if model == MAJORITY:
-                cells.append(_number(majority_class.get(metric)))
-            else:
-                row = rows.get((metric, model), {})
-                sd = row.get("sd")
-                cells.append(_number(row.get("mean")) + (f" ± {_number(sd)}" if sd is not None else ""))
-        lines.append([model, *cells])
+    for model in dict.fromkeys([*(row["model"] for row in rows), MAJORITY]):
+        lines.append([model, *(cells.get((model, metric), ABSENT) for metric in COLUMNS.values())])
         if model in published:
             lines.append(["*published*", *(f"*{_number(value)}*" for value in published[model])])
     for line in lines:
@@ -93,14 +90,17 @@ def _scores(
     return markdown.table(["model", *COLUMNS], lines)
 
 
-def _notes(scores: pa.Table) -> str:
+def _mean(row: dict[str, Any]) -> str:
+    return _number(row["mean"]) + (f" ± {_number(row['sd'])}" if row["sd"] is not None else "")
+
+
+def _notes(rows: Rows) -> str:
     """Return a line for each score that some folds cannot have, because one of its labels does not occur."""
     missing: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for row in scores.to_pylist():
-        if row["level"] == "frame" and row["metric"] in LABELS and not defined(row):
-            for label, name in zip((1, 0), LABELS[row["metric"]], strict=True):
-                if not row[f"support_{label}"]:
-                    missing[row["metric"], name].add(row["fold"])
+    for row in rows:
+        for label, name in zip((1, 0), LABELS.get(row["metric"], ()), strict=False):
+            if not row[f"support_{label}"]:
+                missing[row["metric"], name].add(row["fold"])
     columns = {metric: column for column, metric in COLUMNS.items()}
     lines = [
         f"{ABSENT} {columns[metric]}: fold {', '.join(map(str, sorted(folds)))} has no frames of the label "
@@ -110,15 +110,13 @@ def _notes(scores: pa.Table) -> str:
     return "\n".join(lines)
 
 
-def _anova(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
-    lines = []
-    for column, metric in TASK_COLUMNS.items():
-        tested = [row for (name, _), row in rows.items() if name == metric and row["F"] is not None]
-        if tested:
-            row = tested[0]
-            lines.append(
-                [column, f"{row['F']:.2f}", f"{row['df_between']}, {row['df_within']}", _p(row["p"])]
-            )
+def _anova(rows: Rows) -> str:
+    tested = {row["metric"]: row for row in rows if row["F"] is not None}  # the same for all models
+    lines = [
+        [column, f"{row['F']:.2f}", f"{row['df_between']}, {row['df_within']}", _p(row["p"])]
+        for column, metric in TASK_COLUMNS.items()
+        if (row := tested.get(metric))
+    ]
     text = (
         "One-way ANOVA over the folds' scores: a small p means that not all models score alike, beyond the "
         "differences between folds."
@@ -126,21 +124,20 @@ def _anova(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
     return f"{text}\n\n{markdown.table(['score', 'F', 'df', 'p'], lines)}" if lines else ""
 
 
-def _comparisons(rows: dict[tuple[str, str], dict[str, Any]]) -> str:
-    lines = []
-    for column, metric in TASK_COLUMNS.items():
-        for (name, model), row in rows.items():
-            if name == metric and row["difference"] is not None:
-                p = [_p(row[key]) for key in ("p_unpaired", "p_unpaired_holm", "p_paired", "p_paired_holm")]
-                lines.append([column, model, f"{row['difference']:+.3f}", *p])
+def _comparisons(rows: Rows) -> str:
+    tests = ("p_unpaired", "p_unpaired_holm", "p_paired", "p_paired_holm")
+    lines = [
+        [column, row["model"], f"{row['difference']:+.3f}", *(_p(row[test]) for test in tests)]
+        for column, metric in TASK_COLUMNS.items()
+        for row in rows
+        if row["metric"] == metric and row["difference"] is not None
+    ]
     head = ["score", f"{REFERENCE} against", "difference", "unpaired p", "Holm", "paired p", "Holm"]
     return f"{COMPARISONS}\n\n{markdown.table(head, lines)}" if lines else ""
 
 
 def _supports(scores: pa.Table) -> str:
-    first: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in scores.to_pylist():
-        first.setdefault((row["metric"], row["level"]), row)
+    first = {(row["metric"], row["level"]): row for row in reversed(scores.to_pylist())}
     lines = []
     for column, metric in TASK_COLUMNS.items():
         if (metric, "event") in first:
@@ -155,16 +152,16 @@ def _supports(scores: pa.Table) -> str:
 
 def _majority(scores: pa.Table) -> dict[str, float]:
     """Return each score of always predicting the test set's more frequent label: the mean over the rows."""
-    values: dict[str, list[float]] = {}
-    for row in scores.to_pylist():
-        if row["level"] == "frame" and row["metric"] in COLUMNS.values() and defined(row):
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in _of_frames(scores):
+        if row["metric"] in COLUMNS.values() and defined(row):
             negative, positive = row["support_0"], row["support_1"]
             if row["metric"] != "f1_shift":
                 value = majority(negative, positive)
             else:
                 value = 2 * positive / (2 * positive + negative) if positive > negative else 0.0
-            values.setdefault(row["metric"], []).append(value)
-    return {metric: sum(each) / len(each) for metric, each in values.items()}
+            values[row["metric"]].append(value)
+    return {metric: sum(parts) / len(parts) for metric, parts in values.items()}
 
 
 def _number(value: float | None) -> str:

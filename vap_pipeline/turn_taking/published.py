@@ -9,6 +9,10 @@ COLUMNS = {
     "BC-pred": "f1_predict_backchannel",
 }
 TASK_COLUMNS = {name: metric for name, metric in COLUMNS.items() if metric != "f1_shift"}
+# For --help: wrapped by hand, because it stands in texts that argparse leaves as they are.
+NAMES_IN_FILES = """\
+names   S/H is f1_hold_shift in files, S/L f1_short_long, S-pred f1_predict_shift, BC-pred
+        f1_predict_backchannel, and the F1 of shifts alone f1_shift"""
 MAJORITY = "majority class"
 # Ekstedt & Skantze 2022, Table 1: Switchboard, means over 11 folds, in the order of COLUMNS.
 PUBLISHED: dict[str, tuple[float | None, ...]] = {

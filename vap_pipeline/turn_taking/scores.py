@@ -90,13 +90,13 @@ def _regions(conversation: str, va: np.ndarray, seed: int, settings: EventSettin
 
     frames = lengths(settings)
     va_windows = windows(torch.from_numpy(va), settings)
-    found = find_events(va_windows, settings)
-    event = found.event.numpy()
+    events = find_events(va_windows, settings)
+    event = events.event.numpy()
     task = np.array([TASKS.index(_EVENTS[name][0]) for name in EVENTS])[event]
     label = np.array([_EVENTS[name][1] for name in EVENTS])[event]
     positives = np.bincount(task[label == _POSITIVE], minlength=len(TASKS))
-    rows = [np.stack([found.window, task, label, found.speaker, found.start, found.end])]
-    non_shift = found.non_shift.numpy()
+    rows = [np.stack([events.window, task, label, events.speaker, events.start, events.end])]
+    non_shift = events.non_shift.numpy()
     one_active = va_windows[:, : frames.window].sum(-1, keepdim=True).numpy() == 1
     for name, allowed, piece in (
         ("predict_shift", non_shift & one_active, frames.pre_shift),
@@ -240,8 +240,7 @@ def f1(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts: (..., labels, 1 + thresholds) from :func:`count`.
 
     Returns:
-        Two arrays (..., thresholds): NaN where one of the labels does not occur, so that there is nothing to
-        tell apart.
+        Two arrays (..., thresholds): NaN where one of the labels does not occur.
     """
     above = np.flip(np.cumsum(np.flip(counts, -1), -1), -1)[..., 1:]
     support = counts.sum(-1, keepdims=True)
@@ -306,19 +305,12 @@ def scores(counts: np.ndarray, best: np.ndarray) -> list[dict[str, Any]]:
     rows = []
     for metric in METRICS:
         task = TASKS.index("hold_shift" if metric == "f1_shift" else metric.removeprefix("f1_"))
+        values = positive if metric == "f1_shift" else weighted
         for level, name in enumerate(LEVELS):
-            if not support[task, level].any():
-                continue
-            rows.append(
-                {
-                    "metric": metric,
-                    "level": name,
-                    "value": float((positive if metric == "f1_shift" else weighted)[task, level]),
-                    "threshold": round(float(THRESHOLDS[best[task, level]]), 2),
-                    "support_0": int(support[task, level, 0]),
-                    "support_1": int(support[task, level, 1]),
-                }
-            )
+            if support[task, level].any():
+                value, threshold = float(values[task, level]), round(float(THRESHOLDS[best[task, level]]), 2)
+                row = {"metric": metric, "level": name, "value": value, "threshold": threshold}
+                rows.append(row | {f"support_{label}": int(support[task, level, label]) for label in (0, 1)})
     return rows
 
 
