@@ -42,9 +42,9 @@ def predicted_events(
 ) -> list[Event]:
     """Return the predicted events of a recording, in order of time.
 
-    A silence after one speaker alone is a shift where the mean probability of the other in the region that
-    S/H scores (0.05 to 0.15 s into the silence) is at least 0.5, else a hold. A backchannel is announced by at
-    least 0.1 s with ``p_bc`` at or above its threshold.
+    A silence after one speaker alone is a shift if the mean probability of the other is at least 0.5 in the
+    region that S/H scores (0.05 to 0.15 s into the silence), else a hold. A backchannel is announced by 0.1 s
+    or more with ``p_bc`` at or above its threshold.
 
     Args:
         va: (frames, 2) voice activity.

@@ -77,14 +77,20 @@ def eaf(layers: Tiers, duration_s: float) -> str:
             )
             ElementTree.SubElement(aligned, "ANNOTATION_VALUE").text = text
     ElementTree.SubElement(
-        root, "LINGUISTIC_TYPE", LINGUISTIC_TYPE_ID="default-lt", TIME_ALIGNABLE="true", GRAPHIC_REFERENCES="false"
+        root,
+        "LINGUISTIC_TYPE",
+        LINGUISTIC_TYPE_ID="default-lt",
+        TIME_ALIGNABLE="true",
+        GRAPHIC_REFERENCES="false",
     )
     return ElementTree.tostring(root, "unicode", xml_declaration=True) + "\n"
 
 
 def audacity(layers: Tiers, duration_s: float) -> str:
     """Return Audacity's labels: start, end and ``tier: label`` of every interval, in order of time."""
-    rows = sorted((start, end, f"{name}: {text}") for name, part in layers.items() for start, end, text in part)
+    rows = sorted(
+        (start, end, f"{name}: {text}") for name, part in layers.items() for start, end, text in part
+    )
     return "".join(f"{start:.6f}\t{end:.6f}\t{text}\n" for start, end, text in rows)
 
 
