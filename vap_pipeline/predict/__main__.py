@@ -14,9 +14,10 @@ MODEL      folder of a checkpoint that vap-train wrote, or the name of a model i
 RECORDING  audio files with a channel for each speaker, or folders of them; - reads standard input (--live)
 
 Voice activity is found in each channel, unless --manifest names a corpus's. Writes for each recording
-  OUT/NAME.parquet         a row per frame of 10 ms: conversation, time_s (the frame's start), va_a and va_b (voice
-                           activity), p_a and p_b (who speaks next), and, if the model defines them, p_bc_a and
-                           p_bc_b (a backchannel is about to come)
+  OUT/NAME.parquet         a row per frame of 10 ms: conversation; time_s, the frame's start; va_a and va_b,
+                           voice activity; p_a and p_b, who speaks next; and, if the model defines them,
+                           p_bc_a and p_bc_b, who is about to give a backchannel, p_now_a to p_future_b,
+                           and entropy
   OUT/NAME.events.parquet  with --events: the predicted shifts, holds and backchannels
 """
 

@@ -75,7 +75,9 @@ def _predict(
     table = predictor.predict(recording, va, args.level, args.context)
     table = table.add_column(0, "conversation", pa.array([path.stem] * len(table)))
     p, p_bc = (
-        np.stack([table[f"{name}_{x}"].to_numpy() for x in "ab"], 1) if f"{name}_a" in table.column_names else None
+        np.stack([table[f"{name}_{x}"].to_numpy() for x in "ab"], 1)
+        if f"{name}_a" in table.column_names
+        else None
         for name in ("p", "p_bc")
     )
     events = predicted_events(va, p, p_bc, predictor.backchannel_threshold, predictor.events)

@@ -9,7 +9,7 @@ from vap_pipeline.settings.events import FRAME_RATE_HZ, PAPER, EventSettings
 from vap_pipeline.turn_taking.events import lengths
 from vap_pipeline.turn_taking.speaker_runs import ONLY_A, SILENCE, find_runs, is_single
 
-SHORTEST_BACKCHANNEL_FRAMES = 10  # above the threshold without a break
+SHORTEST_FRAMES, GAP_FRAMES = 10, 20  # of the announcement of a backchannel, and of a break in it
 
 
 class Event(NamedTuple):
@@ -37,25 +37,26 @@ def predicted_events(
     va: np.ndarray,
     p: np.ndarray,
     p_bc: np.ndarray | None,
-    backchannel_threshold: float = 0.5,
+    threshold: float = 0.5,
     settings: EventSettings = PAPER,
 ) -> list[Event]:
     """Return the predicted events of a recording, in order of time.
 
     A silence after one speaker alone is a shift if the mean probability of the other is at least 0.5 in the
     region that S/H scores (0.05 to 0.15 s into the silence), else a hold. A backchannel is announced by 0.1 s
-    or more with ``p_bc`` at or above its threshold.
+    or more in which its speaker is silent and ``p_bc`` at or above its threshold; breaks of less than 0.2 s
+    do not count.
 
     Args:
         va: (frames, 2) voice activity.
         p: (frames, 2) probability that A, B speaks next.
         p_bc: (frames, 2) probability that A, B is about to give a backchannel; None if the model has none.
-        backchannel_threshold: of ``p_bc``, such as the checkpoint's.
+        threshold: of ``p_bc``, such as the checkpoint's.
         settings: where the region of S/H lies.
     """
     events = [*_turns(va, p, settings)]
     if p_bc is not None:
-        events += [event for x in (0, 1) for event in _backchannels(p_bc[:, x], x, backchannel_threshold)]
+        events += [event for x in (0, 1) for event in _backchannels(va[:, x], p_bc[:, x], x, threshold)]
     return sorted(events, key=lambda event: (event.start_s, event.name, event.speaker))
 
 
@@ -88,16 +89,22 @@ def _turns(va: np.ndarray, p: np.ndarray, settings: EventSettings) -> list[Event
     return events
 
 
-def _backchannels(p_bc: np.ndarray, speaker: int, threshold: float) -> list[Event]:
-    edges = np.diff(np.pad((p_bc >= threshold).astype(np.int8), 1))
-    return [
-        Event(
-            "backchannel",
-            speaker,
-            start / FRAME_RATE_HZ,
-            end / FRAME_RATE_HZ,
-            float(p_bc[start:end].mean()),
-        )
-        for start, end in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True)
-        if end - start >= SHORTEST_BACKCHANNEL_FRAMES
-    ]
+def _backchannels(va: np.ndarray, p_bc: np.ndarray, speaker: int, threshold: float) -> list[Event]:
+    edges = np.diff(np.pad(((p_bc >= threshold) & (va == 0)).astype(np.int8), 1))
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    apart = starts[1:] - ends[:-1] >= GAP_FRAMES
+    return (
+        [
+            Event(
+                "backchannel",
+                speaker,
+                start / FRAME_RATE_HZ,
+                end / FRAME_RATE_HZ,
+                float(p_bc[start:end].mean()),
+            )
+            for start, end in zip(starts[np.r_[True, apart]], ends[np.r_[apart, True]], strict=True)
+            if end - start >= SHORTEST_FRAMES
+        ]
+        if len(starts)
+        else []
+    )

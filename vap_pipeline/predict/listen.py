@@ -74,7 +74,9 @@ def _wav(source: IO[bytes]) -> tuple[int, int]:
         if name == b"fmt ":
             code, channels, rate, _, _, bits = struct.unpack("<HHIIHH", content[:16])
             if code not in (1, 0xFFFE) or bits != 16:
-                raise InputError("standard input: not 16-bit PCM; convert it, as in `sox A.wav -b 16 -t wav -`")
+                raise InputError(
+                    "standard input: not 16-bit PCM; convert it, as in `sox A.wav -b 16 -t wav -`"
+                )
 
 
 def _exactly(source: IO[bytes], size: int) -> bytes:

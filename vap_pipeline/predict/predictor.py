@@ -209,9 +209,10 @@ class LiveStream:
 def columns(model: str, start: int, va: np.ndarray, logits: Tensor) -> dict[str, np.ndarray]:
     """Return what is predicted in successive frames, an array of (n,) for each column.
 
-    ``time_s``: where a frame starts; ``va_a``, ``va_b``: voice activity; ``p_a``, ``p_b``: the probability
+    ``time_s``: the start of the frame; ``va_a``, ``va_b``: voice activity; ``p_a``, ``p_b``: the probability
     that A, B speaks next; ``p_bc_a``, ``p_bc_b``: that A, B is about to give a backchannel (not of the
-    comparative model); ``entropy``: of the discrete model's 256 states, 0 to 8 bits.
+    comparative model). Of the discrete model also ``p_now_a`` to ``p_future_b``, the shares of A and B in the
+    expected activity up to 0.6 s ahead and after that, and ``entropy`` of its 256 states, 0 to 8 bits.
 
     Args:
         model: one of ``projection.MODELS``.
@@ -225,6 +226,10 @@ def columns(model: str, start: int, va: np.ndarray, logits: Tensor) -> dict[str,
     table |= {"p_a": p[:, 0].numpy(), "p_b": p[:, 1].numpy()}
     if p_bc is not None:
         table |= {"p_bc_a": p_bc[:, 0].numpy(), "p_bc_b": p_bc[:, 1].numpy()}
+    if model == "discrete":
+        now, future, entropy = (values.numpy() for values in projection.now_and_future(logits))
+        table |= {"p_now_a": now[:, 0], "p_now_b": now[:, 1]}
+        table |= {"p_future_a": future[:, 0], "p_future_b": future[:, 1], "entropy": entropy}
     return table
 
 
