@@ -16,7 +16,6 @@ from vap_pipeline.audio.live import Resampler
 from vap_pipeline.audio.rates import HOP_SAMPLES, SAMPLE_RATE_HZ
 from vap_pipeline.audio.recording import Recording
 from vap_pipeline.settings.events import FRAME_RATE_HZ
-from vap_pipeline.turn_taking.voice_activity import frames
 
 CHUNK_SAMPLES, CONTEXT_SAMPLES = 512, 64  # of the network's input; the context is the end of the chunk before
 CHUNK_S = CHUNK_SAMPLES / SAMPLE_RATE_HZ
@@ -80,7 +79,7 @@ class LiveDetector:
         return active[_chunk_of(frame) - first].astype(np.uint8)
 
 
-def voice_activity_of(recording: Recording, settings: VadSettings | None = None) -> np.ndarray:
+def voice_activity_of(recording: Recording, frames: int, settings: VadSettings | None = None) -> np.ndarray:
     """Return the voice activity of a two-channel recording, (frames, 2) uint8, in bounded memory."""
     settings = settings or VadSettings()
     resampler, channels = Resampler(recording.rate), [Probabilities(), Probabilities()]
@@ -96,13 +95,13 @@ def voice_activity_of(recording: Recording, settings: VadSettings | None = None)
     hear(torch.zeros(2, CHUNK_SAMPLES))  # completes the last chunk
     probability = np.stack([np.concatenate(part) for part in parts], axis=1)
     active = np.stack([decide(column, settings) for column in probability.T], axis=1)
-    frame = np.arange(frames(recording.duration_s))
+    frame = np.arange(frames)
     spoken = active[_chunk_of(frame).clip(max=len(active) - 1)]
     pad = round(settings.pad_s * FRAME_RATE_HZ)
     padded = np.lib.stride_tricks.sliding_window_view(
         np.pad(spoken, ((pad, pad), (0, 0))), 2 * pad + 1, axis=0
     )
-    return padded.any(-1).astype(np.uint8)
+    return np.asarray(padded.any(-1), np.uint8)
 
 
 def decide(probability: np.ndarray, settings: VadSettings) -> np.ndarray:

@@ -8,6 +8,7 @@ of the past, and all that it sees is the window's.
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from torch import Tensor
 from vap_pipeline.models.network import ProjectionModel, positions
 
 BATCH_WINDOWS = 8  # computed at once offline
+CATCH_UP_FRAMES = 16  # after which the next window of a stream is advanced
 
 
 def predict_blocks(
@@ -68,7 +70,8 @@ def predict_blocks(
 class Stream:
     """The network frame by frame, with the keys and values of its windows cached: constant work and memory.
 
-    Two windows run side by side, the second half a context behind the first.
+    Two windows overlap: one gives the outputs, the next one is half a context behind it. The next one is
+    advanced in larger steps, which read its weights less often.
 
     Args:
         model: in evaluation mode.
@@ -76,50 +79,64 @@ class Stream:
     """
 
     def __init__(self, model: ProjectionModel, context: int) -> None:
-        self.model, self.context, self.half = model, context, context // 2
-        config, parameter = model.config, next(model.parameters())
-        shape = (2, config.heads, context, config.width // config.heads)
-        self._cache = [(parameter.new_zeros(shape), parameter.new_zeros(shape)) for _ in model.layers]
-        self._positions = positions(context, config.width, parameter.device)
+        self.model, self.half = model, context // 2
+        self._windows = [_Window(model, context), _Window(model, context)]
+        self._pending: list[Tensor] = []  # inputs that the next window has not seen yet
         self._frame = 0
 
     @torch.inference_mode()
     def step(self, features: Tensor, va: Tensor, history: Tensor) -> Tensor:
         """Return the logits (n, outputs) of the next frames: features (n, dim), va (n, 2), history (n, 5)."""
-        parts = []
-        while len(features):
-            n = min(len(features), self.half - self._frame % self.half)
-            parts.append(self._step(features[:n], va[:n], history[:n]))
-            features, va, history = features[n:], va[n:], history[n:]
-        if not parts:
-            return self._positions.new_zeros(0, self.model.head.out_features)
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _step(self, features: Tensor, va: Tensor, history: Tensor) -> Tensor:
-        """Step over frames that are in the same half of a window."""
-        model, n = self.model, len(features)
-        newest, place = divmod(self._frame, self.half)  # number of the newest window, and the place in it
-        slots = [newest % 2, 1 - newest % 2]  # windows take turns in two slots of the cache
-        places = torch.empty(2, dtype=torch.long)
-        places[slots[0]], places[slots[1]] = place, place + self.half
-        older = slots[1] if newest else slots[0]
-        rows = places[:, None] + torch.arange(n)
+        model = self.model
         x = model.feature(features) + model.norm_activity(model.voice_activity(va) + model.history(history))
-        x = x + self._positions[rows]
-        end = int(places.max()) + n
-        seen = torch.arange(end) <= rows[:, None, :, None]  # (2, 1, n, end)
-        for layer, (keys, values) in zip(model.layers, self._cache, strict=True):
-            x = x + self._attention(layer, layer.norm_attention(x), keys, values, places.tolist(), seen)
-            x = x + layer.feedforward_out(F.gelu(layer.feedforward_in(layer.norm_feedforward(x))))
-        self._frame += n
-        return model.head(model.norm(x[older]))
+        parts = []
+        while len(x):
+            place = self._frame % self.half
+            if place == 0 and self._frame >= self.half:
+                self._hand_over()
+            part, x = x[: self.half - place], x[self.half - place :]
+            self._frame += len(part)
+            parts.append(self._windows[0].advance(part))
+            if self._frame > self.half:
+                self._pending.append(part)
+                if sum(map(len, self._pending)) >= CATCH_UP_FRAMES:
+                    self._catch_up()
+        return model.head(model.norm(torch.cat(parts) if parts else x.new_zeros(0, model.config.width)))
 
-    @staticmethod
-    def _attention(layer, x: Tensor, keys: Tensor, values: Tensor, places: list[int], seen: Tensor) -> Tensor:
-        n, end = x.shape[1], seen.shape[-1]
-        parts = layer.query_key_value(x).unflatten(-1, (3, layer.heads, -1)).unbind(2)  # (2, n, heads, …)
-        q, k, v = (part.transpose(1, 2) for part in parts)
-        for slot, place in enumerate(places):
-            keys[slot, :, place : place + n], values[slot, :, place : place + n] = k[slot], v[slot]
-        x = F.scaled_dot_product_attention(q, keys[:, :, :end], values[:, :, :end], attn_mask=seen)
-        return layer.attention_out(x.transpose(1, 2).flatten(-2))
+    def _hand_over(self) -> None:
+        """Let the next window give the outputs, and start another after it."""
+        if self._frame > self.half:
+            self._catch_up()
+            self._windows.reverse()
+        self._windows[1].frames = 0
+
+    def _catch_up(self) -> None:
+        if self._pending:
+            self._windows[1].advance(torch.cat(self._pending))
+            self._pending.clear()
+
+
+class _Window:
+    """A window that grows: its keys and values of every layer."""
+
+    def __init__(self, model: ProjectionModel, context: int) -> None:
+        config, parameter = model.config, next(model.parameters())
+        shape = (config.heads, context, config.width // config.heads)
+        self.layers: list[Any] = list(model.layers)
+        self.cache = [(parameter.new_zeros(shape), parameter.new_zeros(shape)) for _ in model.layers]
+        self.positions = positions(context, config.width, parameter.device)
+        self.frames = 0  # so far
+
+    def advance(self, x: Tensor) -> Tensor:
+        """Return the last layer's output (n, width) for the next inputs (n, width)."""
+        start, end = self.frames, self.frames + len(x)
+        x = x + self.positions[start:end]
+        seen = torch.arange(end) <= torch.arange(start, end)[:, None] if len(x) > 1 else None
+        for layer, (keys, values) in zip(self.layers, self.cache, strict=True):
+            parts = layer.query_key_value(layer.norm_attention(x)).unflatten(-1, (3, layer.heads, -1))
+            q, keys[:, start:end], values[:, start:end] = parts.permute(1, 2, 0, 3)  # (heads, n, …) each
+            y = F.scaled_dot_product_attention(q[None], keys[None, :, :end], values[None, :, :end], seen)[0]
+            x = x + layer.attention_out(y.transpose(0, 1).flatten(1))
+            x = x + layer.feedforward_out(F.gelu(layer.feedforward_in(layer.norm_feedforward(x))))
+        self.frames = end
+        return x

@@ -12,13 +12,14 @@ import pyarrow.csv
 from tqdm import tqdm
 
 from vap_pipeline.artefacts import manifest
-from vap_pipeline.audio.recording import Recording, open_recording
+from vap_pipeline.audio.recording import open_recording
 from vap_pipeline.audio.vad import voice_activity_of
 from vap_pipeline.io import files, parquet
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.predict.events import Event, predicted_events
 from vap_pipeline.predict.exports import FORMATS, tiers
 from vap_pipeline.predict.predictor import Predictor, load
+from vap_pipeline.settings.events import FRAME_RATE_HZ
 from vap_pipeline.turn_taking.voice_activity import frames
 
 SUFFIXES = (".sph", ".wav", ".flac", ".mp3", ".ogg", ".opus")
@@ -71,15 +72,11 @@ def _predict(
     path: Path, predictor: Predictor, known: dict[str, np.ndarray] | None, args: argparse.Namespace
 ) -> None:
     recording = open_recording(path)
-    va = voice_activity_of(recording) if known is None else _listed(path, recording, known)
+    n = frames(recording.duration_s)
+    va = voice_activity_of(recording, n) if known is None else _listed(path, n, known)
     table = predictor.predict(recording, va, args.level, args.context)
     table = table.add_column(0, "conversation", pa.array([path.stem] * len(table)))
-    p, p_bc = (
-        np.stack([table[f"{name}_{x}"].to_numpy() for x in "ab"], 1)
-        if f"{name}_a" in table.column_names
-        else None
-        for name in ("p", "p_bc")
-    )
+    p, p_bc = _pair(table, "p"), _pair(table, "p_bc") if "p_bc_a" in table.column_names else None
     events = predicted_events(va, p, p_bc, predictor.backchannel_threshold, predictor.events)
     base = f"{args.out or 'predictions'}/{path.stem}"
     written = [_write(base, table, args.csv)]
@@ -99,15 +96,18 @@ def _predict(
     log.info("%s", ", ".join(written))
 
 
-def _listed(path: Path, recording: Recording, known: dict[str, np.ndarray]) -> np.ndarray:
+def _pair(table: pa.Table, name: str) -> np.ndarray:
+    return np.stack([table[f"{name}_{speaker}"].to_numpy() for speaker in "ab"], axis=1)
+
+
+def _listed(path: Path, n: int, known: dict[str, np.ndarray]) -> np.ndarray:
     va = known.get(path.name, known.get(path.stem))
     if va is None:
         raise InputError(f"{path}: not in the manifest; leave out --manifest, or add it there")
-    n = frames(recording.duration_s)
     if abs(len(va) - n) > 1:
         raise InputError(
-            f"{path}: lasts {recording.duration_s:.2f} s, but the manifest says {len(va) / 100:.2f} s; make "
-            "the manifest again"
+            f"{path}: lasts {n / FRAME_RATE_HZ:.2f} s, but the manifest says {len(va) / FRAME_RATE_HZ:.2f} s; "
+            "make the manifest again"
         )
     return np.pad(va[:n], ((0, n - len(va[:n])), (0, 0)))
 
