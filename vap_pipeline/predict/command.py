@@ -106,8 +106,7 @@ def _listed(path: Path, n: int, known: dict[str, np.ndarray]) -> np.ndarray:
         raise InputError(f"{path}: not in the manifest; leave out --manifest, or add it there")
     if abs(len(va) - n) > 1:
         raise InputError(
-            f"{path}: lasts {n / FRAME_RATE_HZ:.2f} s, but the manifest says {len(va) / FRAME_RATE_HZ:.2f} s; "
-            "make the manifest again"
+            f"{path}: has {n} frames of 10 ms, but {len(va)} in the manifest; make the manifest again"
         )
     return np.pad(va[:n], ((0, n - len(va[:n])), (0, 0)))
 
