@@ -66,11 +66,10 @@ def test_live_is_offline_over_ten_minutes(tmp_path, name):
     soundfile.write(path, dialogue(600 if name == "discrete" else 40), RATE_HZ)
     samples = soundfile.read(path, dtype="float32")[0]
     model = predictor(name)
-    stream = model.stream(LoudFrames(), RATE_HZ)
+    stream = model.stream(RATE_HZ, detector=LoudFrames)
     for _ in range(2):  # the second time after reset
         parts, start = [], 0
         stream.reset()
-        stream.detector = LoudFrames()
         while start < len(samples):
             length = rng.choice([1, 80, 160, RATE_HZ, rng.integers(1, 5000)])
             parts.append(stream.push(samples[start : start + length]))
@@ -89,11 +88,11 @@ def test_live_is_offline_over_ten_minutes(tmp_path, name):
 
 
 def test_what_a_stream_refuses():
-    stream = predictor("discrete").stream(LoudFrames(), 16_000)
+    stream = predictor("discrete").stream()
     with pytest.raises(InputError, match=r"samples of shape \(3,\); give \(n, 2\)"):
         stream.push(np.zeros(3))
     with pytest.raises(InputError, match="NaN or infinite"):
         stream.push(np.full((3, 2), np.nan))
     with pytest.raises(InputError, match="trained with 10 s"):
-        predictor("discrete").stream(LoudFrames(), context_s=60)
+        predictor("discrete").stream(context_s=60)
     assert len(stream.push(np.zeros((0, 2)))["time_s"]) == 0

@@ -104,6 +104,15 @@ def voice_activity_of(recording: Recording, frames: int, settings: VadSettings |
     return np.asarray(padded.any(-1), np.uint8)
 
 
+def live_voice_activity_of(recording: Recording, frames: int) -> np.ndarray:
+    """Return the voice activity of a recording as :class:`LiveDetector` hears it, silent at the end."""
+    resampler, detector = Resampler(recording.rate), LiveDetector()
+    parts = [detector.push(resampler.push(block)) for block in recording.blocks()]
+    parts.append(detector.push(resampler.push(torch.zeros(2, 0), last=True)))
+    heard = np.concatenate(parts)[:frames]
+    return np.pad(heard, ((0, frames - len(heard)), (0, 0)))
+
+
 def decide(probability: np.ndarray, settings: VadSettings) -> np.ndarray:
     """Return in which chunks (chunks,) bool a channel with these probabilities of speech is active."""
     active = _hold(probability[:, None], settings.threshold, np.zeros(1, bool))[:, 0]

@@ -13,13 +13,11 @@ from tqdm import tqdm
 
 from vap_pipeline.artefacts import manifest
 from vap_pipeline.audio.recording import open_recording
-from vap_pipeline.audio.vad import voice_activity_of
 from vap_pipeline.io import files, parquet
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.predict.events import Event, predicted_events
 from vap_pipeline.predict.exports import FORMATS, tiers
 from vap_pipeline.predict.predictor import Predictor, load
-from vap_pipeline.settings.events import FRAME_RATE_HZ
 from vap_pipeline.turn_taking.voice_activity import frames
 
 SUFFIXES = (".sph", ".wav", ".flac", ".mp3", ".ogg", ".opus")
@@ -71,10 +69,10 @@ def _known(folder: Path) -> dict[str, np.ndarray]:
 def _predict(
     path: Path, predictor: Predictor, known: dict[str, np.ndarray] | None, args: argparse.Namespace
 ) -> None:
-    recording = open_recording(path)
-    n = frames(recording.duration_s)
-    va = voice_activity_of(recording, n) if known is None else _listed(path, n, known)
-    table = predictor.predict(recording, va, args.level, args.context)
+    recording = open_recording(path, mono=args.mono)
+    listed = None if known is None else _listed(path, frames(recording.duration_s), known)
+    table = predictor.predict(recording, listed, args.level, args.context)
+    va = _pair(table, "va")
     table = table.add_column(0, "conversation", pa.array([path.stem] * len(table)))
     p, p_bc = _pair(table, "p"), _pair(table, "p_bc") if "p_bc_a" in table.column_names else None
     events = predicted_events(va, p, p_bc, predictor.backchannel_threshold, predictor.events)

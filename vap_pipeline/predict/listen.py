@@ -9,7 +9,6 @@ from typing import IO
 
 import numpy as np
 
-from vap_pipeline.audio.vad import LiveDetector
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.predict.predictor import load
 from vap_pipeline.runtime import command
@@ -30,7 +29,7 @@ def listen(args: argparse.Namespace) -> None:
         rate, pieces = args.rate or RATE_HZ, _microphone(args.device, args.rate or RATE_HZ)
     else:
         rate, pieces = _standard_input(sys.stdin.buffer, args.rate, args.channels, args.mono)
-    stream = predictor.stream(LiveDetector(), rate, args.context)
+    stream = predictor.stream(rate, args.context)
     for samples in pieces:
         frames = stream.push(samples)
         lines = [

@@ -1,6 +1,6 @@
 """A trained model with its encoder: a recording in, predictions out, offline or live."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from vap_pipeline.audio.live import Resampler, RunningLevel
 from vap_pipeline.audio.rates import HOP_SAMPLES
 from vap_pipeline.audio.recording import Recording, gains, open_recording, pieces
+from vap_pipeline.audio.vad import LiveDetector, live_voice_activity_of, voice_activity_of
 from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.encoders.cpc import CPCEncoder, State
 from vap_pipeline.io.errors import InputError
@@ -53,7 +54,10 @@ def load(model: str | Path, weights: str | None = None) -> "Predictor":
     if weights is None and name.startswith("random-seed"):
         weights, seed = "random", int(name.removeprefix("random-seed"))
     shipped = {path.name: key for key, path in cpc_weights.SHIPPED.items()}
-    encoder, facts = cpc_weights.load(weights or shipped.get(name, name), seed)
+    try:
+        encoder, facts = cpc_weights.load(weights or shipped.get(name, name), seed)
+    except InputError as error:
+        raise InputError(f"{error} (or give the encoder's weights with --weights)") from error
     if facts["sha256"] != wanted["sha256"]:
         raise InputError(
             f"{folder}: trained on features of {name}, but {weights or name} has another SHA-256; give the "
@@ -99,7 +103,7 @@ class Predictor:
     def predict(
         self,
         recording: str | Path | Recording,
-        va: np.ndarray,
+        va: np.ndarray | None = None,
         level: str = "whole",
         context_s: float | None = None,
     ) -> pa.Table:
@@ -107,7 +111,7 @@ class Predictor:
 
         Args:
             recording: a file of two channels, or an open recording.
-            va: (frames, 2) voice activity at 100 Hz.
+            va: (frames, 2) voice activity at 100 Hz; None to find it in each channel.
             level: ``whole`` divides each channel by its peak over the recording, as in training; ``running``
                 by its peak so far, as :meth:`stream` has to.
             context_s: length of the model's window.
@@ -119,7 +123,10 @@ class Predictor:
             InputError: the recording cannot be read.
         """
         opened = recording if isinstance(recording, Recording) else open_recording(Path(recording))
-        n, activity = frames(opened.duration_s), torch.from_numpy(va)
+        n = frames(opened.duration_s)
+        if va is None:
+            va = voice_activity_of(opened, n) if level == "whole" else live_voice_activity_of(opened, n)
+        activity = torch.from_numpy(va)
         if len(va) != n:
             raise ValueError(f"voice activity of {len(va)} frames, expected {n}")
         audio = pieces(opened, gains(opened), n, PIECE_S) if level == "whole" else _running(opened, n)
@@ -136,10 +143,13 @@ class Predictor:
         return pa.concat_tables(map(pa.table, tables))
 
     def stream(
-        self, detector: VoiceActivityDetector, rate: int = 16_000, context_s: float | None = None
+        self,
+        rate: int = 16_000,
+        context_s: float | None = None,
+        detector: Callable[[], VoiceActivityDetector] = LiveDetector,
     ) -> "LiveStream":
         """Return a live stream of two channels; see :class:`LiveStream`."""
-        return LiveStream(self, detector, rate, context_s)
+        return LiveStream(self, rate, context_s, detector)
 
 
 class LiveStream:
@@ -147,15 +157,19 @@ class LiveStream:
 
     Args:
         predictor: the model.
-        detector: voice activity of the channels.
         rate: samples a second.
         context_s: length of the model's window.
+        detector: makes the detector of voice activity in the channels.
     """
 
     def __init__(
-        self, predictor: Predictor, detector: VoiceActivityDetector, rate: int, context_s: float | None
+        self,
+        predictor: Predictor,
+        rate: int,
+        context_s: float | None,
+        detector: Callable[[], VoiceActivityDetector],
     ) -> None:
-        self.predictor, self.detector, self.rate = predictor, detector, rate
+        self.predictor, self.rate, self._make_detector = predictor, rate, detector
         self._context = predictor.context(context_s)
         self.reset()
 
@@ -163,7 +177,7 @@ class LiveStream:
         """Forget the signal; the next samples start a new one."""
         self._resampler, self._level = Resampler(self.rate), RunningLevel()
         self._encoder, self._network = State(), Stream(self.predictor.network, self._context)
-        self._history = RunningHistory()
+        self._history, self._detector = RunningHistory(), self._make_detector()
         self._samples = torch.zeros(2, 0)
         self._features = torch.zeros(0, self.predictor.encoder.dim)
         self._va = np.zeros((0, 2), np.uint8)
@@ -195,7 +209,7 @@ class LiveStream:
         return self._next(min(len(self._features), len(self._va)))
 
     def _push_va(self, heard: Tensor) -> None:
-        self._va = np.concatenate([self._va, self.detector.push(heard)])
+        self._va = np.concatenate([self._va, self._detector.push(heard)])
 
     def _next(self, n: int) -> dict[str, np.ndarray]:
         va, self._va = self._va[:n], self._va[n:]
