@@ -81,17 +81,19 @@ class Recording:
         return block
 
 
-def open_recording(path: Path, check_stop: Callable[[], None] = _never_stop) -> Recording:
+def open_recording(path: Path, check_stop: Callable[[], None] = _never_stop, mono: bool = False) -> Recording:
     """Open a SPHERE (mu-law, a-law or 16-bit PCM, shorten-compressed or not), WAV or FLAC file.
 
     Args:
         check_stop: called again and again while the file is read, now and later; it may raise, to stop.
+        mono: take a recording of one channel too, as speaker A; B is silent.
 
     Raises:
         InputError: no such file, damaged or truncated as far as is known yet, or not of two channels.
     """
     header = read_header(path)
-    check_two_channels(path, header.channels)
+    if not (mono and header.channels == 1 and not header.sphere_header):
+        check_two_channels(path, header.channels)
     if header.rate // gcd(header.rate, SAMPLE_RATE_HZ) > 1_000:
         raise InputError(f"{path}: {header.rate} samples a second; resample it to 8,000 or 16,000")
     try:
@@ -165,9 +167,10 @@ def _open(path: Path, header: Header, check_stop: Callable[[], None]) -> Recordi
 
     def read(start: int, stop: int) -> np.ndarray:
         try:
-            return soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)[0]
+            samples = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)[0]
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise InputError(f"{path}: cannot be decoded ({error}); copy or convert it again") from error
+        return samples if header.channels == 2 else np.pad(samples, ((0, 0), (0, 1)))
 
     return Recording(path, header.rate, header.samples, read, check_stop)
 

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from tqdm import tqdm
 
 from vap_pipeline.artefacts import score_files
 from vap_pipeline.io import plots
+from vap_pipeline.io.timeline import Region
+from vap_pipeline.io.timeline import timeline as draw_timeline
 from vap_pipeline.settings.events import FRAME_RATE_HZ
 from vap_pipeline.turn_taking.scores import TASKS
 
@@ -154,56 +154,32 @@ def timeline(corpus: str, model: str, fold: int, path: str, scores: pa.Table) ->
     """
     frames = score_files.read_beside(path, "timeline", scores)
     conversation = frames["conversation"][0].as_py()
-    time = frames["frame"].to_numpy() / FRAME_RATE_HZ
+    time_s = frames["frame"].to_numpy() / FRAME_RATE_HZ
     table = score_files.read_beside(path, "events", scores).drop_columns("probabilities")
-    in_sight = (pc.field("start_s") >= time[0]) & (pc.field("start_s") < time[-1])
+    in_sight = (pc.field("start_s") >= time_s[0]) & (pc.field("start_s") < time_s[-1])
     shown = (pc.field("conversation") == conversation) & ~pc.field("swapped") & in_sight
-    events = [row for row in table.filter(shown).to_pylist() if (row["task"], row["label"]) in EVENTS]
-    p_bc = [frames[f"p_bc_{speaker}"].to_numpy() for speaker in range(2)]
-    has_backchannels = not np.isnan(p_bc[0]).all()
-    with plots.style():
-        figure = Figure(figsize=(13, 6.5 if has_backchannels else 4.8), layout="constrained")
-        rows = figure.subplots(3 if has_backchannels else 2, 1, sharex=True)
-        title = f"Conversation {conversation} of {corpus}, with predictions of {model} (fold {fold})"
-        figure.suptitle(title, x=0.01, ha="left", weight="bold")
-        _draw_speech(rows[0], time, [frames[f"va_{speaker}"].to_numpy() for speaker in range(2)], events)
-        p = frames["p_0"].to_numpy()
-        for speaker, colour in enumerate(plots.SPEAKERS):
-            side = p > 0.5 if speaker == 0 else p < 0.5
-            rows[1].fill_between(time, 0.5, p, where=side, color=colour, alpha=0.5, lw=0, step="post")
-        rows[1].plot(time, p, color=plots.BLACK, lw=0.8)
-        rows[1].set(
-            ylim=(0, 1), yticks=[0, 0.5, 1], yticklabels=["B  0", "0.5", "A  1"], ylabel="p: next speaker"
+    regions = [
+        Region(
+            *EVENTS[event["task"], event["label"]],
+            event["speaker"],
+            event["start_s"],
+            event["end_s"],
+            "p" if event["task"] in ("hold_shift", "predict_shift") else "p_bc",
         )
-        _shade(rows[1], events, ("hold_shift", "predict_shift"))
-        if has_backchannels:
-            for speaker, colour in enumerate(plots.SPEAKERS):
-                rows[2].plot(time, p_bc[speaker], color=colour, lw=1.2, label="AB"[speaker])
-            rows[2].set(ylim=(0, None), ylabel="p_bc: backchannel")
-            rows[2].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
-            _shade(rows[2], events, ("predict_backchannel", "short_long"))
-        rows[-1].set(xlim=(time[0], time[-1]), xlabel="time in the conversation (s)")
-        return plots.png(figure)
-
-
-def _draw_speech(axes: Axes, time: np.ndarray, va: list[np.ndarray], events: list[dict]) -> None:
-    for speaker, colour in enumerate(plots.SPEAKERS):
-        edges = np.diff(np.pad(va[speaker].astype(np.int8), 1))
-        begin, end = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-        bars = list(zip(time[begin], (end - begin) / FRAME_RATE_HZ, strict=True))
-        axes.broken_barh(bars, (0.75 - speaker, 0.5), color=colour)
-    for event in events:
-        _, colour = EVENTS[event["task"], event["label"]]
-        length = event["end_s"] - event["start_s"]
-        axes.broken_barh([(event["start_s"], length)], (1.28 - event["speaker"], 0.16), color=colour, lw=0.8)
-    axes.set(ylim=(-0.4, 1.5), yticks=[1, 0], yticklabels=["A", "B"], ylabel="speech and events")
-    present = {(event["task"], event["label"]) for event in events}
-    handles = [Patch(color=colour, label=name) for key, (name, colour) in EVENTS.items() if key in present]
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(EVENTS), borderaxespad=0)
-
-
-def _shade(axes: Axes, events: list[dict], tasks: tuple[str, ...]) -> None:
-    for event in events:
-        if event["task"] in tasks:
-            _, colour = EVENTS[event["task"], event["label"]]
-            axes.axvspan(event["start_s"], event["end_s"], color=colour, alpha=0.35, lw=0)
+        for event in table.filter(shown).to_pylist()
+        if (event["task"], event["label"]) in EVENTS
+    ]
+    order = [label for label, _ in EVENTS.values()]
+    va, p_bc = (
+        np.stack([frames[f"{name}_{speaker}"].to_numpy() for speaker in range(2)], axis=1)
+        for name in ("va", "p_bc")
+    )
+    title = f"Conversation {conversation} of {corpus}, with predictions of {model} (fold {fold})"
+    return draw_timeline(
+        title,
+        time_s,
+        va,
+        frames["p_0"].to_numpy(),
+        None if np.isnan(p_bc).all() else p_bc,
+        sorted(regions, key=lambda region: order.index(region.label)),
+    )

@@ -13,6 +13,8 @@ model               bins per speaker                    target
 ==================  ==================================  ==========================================
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -115,6 +117,24 @@ def probabilities(logits: Tensor, va: Tensor, model: str) -> tuple[Tensor, Tenso
         torch.where(b_speaks, takes_a, in_silence[..., :1]),
     )
     return torch.cat([p_a, 1 - p_a], dim=-1), p_bc
+
+
+def now_and_future(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What the 256 states of ``discrete`` say without voice activity (Inoue et al. 2024, arXiv 2401.04868).
+
+    Args:
+        logits: (..., frames, 256).
+
+    Returns:
+        p_now, p_future: (..., frames, 2), the share of A, B in the expected activity of the first two and of
+        the last two bins; the two sum to a little less than 1.
+        entropy: (..., frames) of the states, 0 to 8 bits.
+    """
+    p = logits.float().softmax(-1)
+    bits = torch.arange(256, device=logits.device)[:, None] >> torch.arange(8, device=logits.device) & 1
+    active = (p @ bits.float()).unflatten(-1, (2, 2, 2)).sum(-1)  # (..., speaker, now and future)
+    now, future = (active / (active.sum(-2, keepdim=True) + 1e-5)).unbind(-1)
+    return now, future, torch.special.entr(p).sum(-1) / math.log(2)
 
 
 # Both return three probabilities (..., frames, 2) for X = A, B: that X speaks next in silence, that X speaks

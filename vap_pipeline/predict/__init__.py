@@ -1,0 +1,1 @@
+"""Stage ``vap-predict``: a recording or live audio in, turn-taking predictions out."""
