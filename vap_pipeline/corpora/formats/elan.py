@@ -14,7 +14,7 @@ def read(path: Path, text: str) -> list[Row]:
         InputError: not XML, or an annotation without a time.
     """
     try:
-        root = ElementTree.fromstring(text.encode())
+        root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise InputError(f"{path}: not XML ({error}); save it again with ELAN") from error
     times = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}

@@ -39,7 +39,7 @@ def lines(path: Path, text: str) -> list[Row]:
         InputError: a line is not JSON.
     """
     content = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 content.append(json.loads(line))

@@ -28,7 +28,7 @@ def read(path: Path, content: list[dict[str, Any]]) -> list[Row]:
     beside = path.with_name(path.name.replace("supervisions", "recordings"))
     if beside != path and beside.exists():
         text = text_of(beside)
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         audio = {row["id"]: _source(beside, row) for row in rows}
     found = []
     for number, row in enumerate(content, 1):

@@ -42,7 +42,7 @@ segments          of Kaldi, with utt2spk beside it
 
 def is_labels(path: Path) -> bool:
     """Whether a file in a folder is one of labels; a ``.txt`` is if it holds labels of Audacity."""
-    if path.name.startswith("."):
+    if path.name.startswith(".") or (".jsonl" in path.name and "recordings" in path.name):  # lhotse's audio
         return False
     if path.suffix.lower() == ".txt":
         try:
@@ -63,12 +63,15 @@ def read(path: Path) -> list[Row]:
         raise InputError(f"{path}: not a table or label file that is known; see vap-manifest segments --help")
     text = text_of(path)
     if path.name == KALDI:
-        return columns.kaldi(path, text)
-    if suffix == ".txt":
-        if columns.is_audacity(text):
-            return columns.audacity(path, text)
-        suffix = ".csv"  # a table, whatever its name
-    return READERS[suffix](path, text)
+        reader = columns.kaldi
+    elif suffix == ".txt":
+        reader = columns.audacity if columns.is_audacity(text) else table.read
+    else:
+        reader = READERS[suffix]
+    rows = reader(path, text)
+    if not rows:
+        raise InputError(f"{path}: no rows; give a file with segments of speech")
+    return rows
 
 
 def _suffix(path: Path) -> str:
