@@ -1,9 +1,10 @@
 """The manifest of a corpus: its conversations, how they are split, and who speaks when.
 
 ``conversations.csv``: ``conversation,audio,duration_s,split,fold``. ``audio`` is a path below the audio
-folder, two such paths joined by ``|``, one for each speaker, or empty; ``split`` is train, test, or empty for a conversation that is not used; ``fold`` is given
-for train. ``voice_activity.parquet``: ``conversation, channel, start_s, end_s``, a row per segment of speech
-[start_s, end_s), sorted by conversation, channel and start; the segments of one channel do not overlap.
+folder, two such paths joined by ``|``, one for each speaker, or empty; ``split`` is train, test, or empty for
+a conversation that is not used; ``fold`` is given for train. ``voice_activity.parquet``: ``conversation,
+channel, start_s, end_s``, a row per segment of speech [start_s, end_s), sorted by conversation, channel and
+start; the segments of one channel do not overlap.
 """
 
 import csv
@@ -242,10 +243,11 @@ def _parse(path: Path, content: bytes) -> list[Conversation]:
 
 
 def _check_audio(where: str, audio: str) -> None:
-    files_of = audio.split("|")
-    paths = [PurePosixPath(file) for file in files_of]
-    odd = any(path.is_absolute() or ".." in path.parts for path in paths) or len(files_of) > 2
-    if odd or "\\" in audio or not (audio.isprintable() or audio == "") or (len(files_of) == 2 and "" in files_of):
+    entries = audio.split("|")
+    paths = [PurePosixPath(entry) for entry in entries]
+    outside = any(path.is_absolute() or ".." in path.parts for path in paths)
+    odd = "\\" in audio or not (audio.isprintable() or audio == "")
+    if outside or odd or (len(entries) > 1 and (len(entries) > 2 or "" in entries)):
         raise InputError(
             f"{where}: audio {audio!r} must be a path below the audio folder, or two joined by '|', "
             "one for each speaker; correct it"

@@ -19,7 +19,7 @@ class Faults:
 
     @contextmanager
     def handled(self, conversation: str | None = None) -> Iterator[None]:
-        """Leave out ``conversation`` if the block raises an InputError; without skipping, the error goes on."""
+        """Note an InputError of the block and leave out ``conversation``; without skipping, raise it."""
         try:
             yield
         except InputError as error:

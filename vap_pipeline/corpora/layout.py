@@ -164,7 +164,9 @@ def _by_folder(files: dict[Path, str], given: Sequence[str]) -> dict[str, dict[s
     for path, key in files.items():
         folder = PurePosixPath(key).parent
         if folder.name and sides.names_side(folder.name, given):
-            groups[(folder.parent / PurePosixPath(key).name).as_posix()][sides.token(folder.name)].append(path)
+            groups[(folder.parent / PurePosixPath(key).name).as_posix()][sides.token(folder.name)].append(
+                path
+            )
     return groups
 
 

@@ -61,7 +61,7 @@ def read(
     faults = Faults(on_error)
     given = [sides.token(name) for name in channels]
     labelled = gather(audio, tables, given, faults)
-    speakers = Speakers([row for c in labelled.values() for row in c.rows], given)
+    speakers = Speakers({name: c.rows for name, c in labelled.items()}, given)
     counts: Counter[str] = Counter()
     speech: dict[str, Speech] = {}
     paths: dict[str, str] = {}

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vap_pipeline.corpora import sides
 from vap_pipeline.corpora.formats.row import Row
@@ -22,18 +22,19 @@ class Speakers:
     right, numbers), by the column of channels if that names both sides, or by that of speakers.
     """
 
-    def __init__(self, rows: Sequence[Sided], given: Sequence[str]) -> None:
-        self.given = list(given)
-        self.left_out: Counter[str] = Counter()
-        self.by_channel, self.by_speaker, self.by_file = (
-            {} if given else sides.numbering({label for label in labels if label})
-            for labels in (
-                {row.channel for row, side in rows if side is None},
-                {row.speaker for row, side in rows if side is None},
-                {side for _, side in rows if side and side.isdecimal()},
-            )
-        )
+    def __init__(self, rows: Mapping[str, Sequence[Sided]], given: Sequence[str]) -> None:
+        by_row = [(*_labels(name, row), side) for name, mine in rows.items() for row, side in mine]
+        channels = {channel for channel, _, side in by_row if channel and not side}
+        speakers = {speaker for _, speaker, side in by_row if speaker and not side}
+        # Where no row has these names, they are those of folders or files.
+        self.given = list(given) if {*map(sides.token, channels | speakers)} & {*given} else []
+        self.by_name = sides.LETTERS | {name: number for number, name in enumerate(given)}
+        self.by_name |= sides.numbering({side for *_, side in by_row if side and side not in self.by_name})
+        self.by_channel = {} if self.given else sides.numbering(channels)
+        self.by_speaker = {} if self.given else sides.numbering(speakers)
         self.channels_tell = len(set(self.by_channel.values())) == 2 or not self.by_speaker
+        self.left_out: Counter[str] = Counter()
+        self.roles: set[tuple[str, str]] = set()
 
     def assign(self, name: str, rows: Sequence[Sided], recording: Recording | None) -> list[tuple[Row, int]]:
         """Return the rows of a conversation with their channels, 0 or 1; those of nobody else.
@@ -57,52 +58,53 @@ class Speakers:
         if self.left_out:
             listed = ", ".join(f"{label} ({count:,})" for label, count in self.left_out.most_common(5))
             log.info(f"rows of other channels left out: {listed}")
-        diarised = [label for label in self.by_speaker if label.upper().startswith("SPEAKER_")]
+        for first, second in sorted(self.roles):
+            log.info(f"channel 0 is {first}, channel 1 {second}; --channels {second},{first} swaps the two")
+        diarised = sorted(label for label in self.by_speaker if label.upper().startswith("SPEAKER_"))
         if diarised and not self.channels_tell:
             log.warning(
-                f"{' and '.join(sorted(diarised))}: a diariser numbers speakers in any order; check that the "
-                "first one is on the first channel, or give --channels"
+                f"{' and '.join(diarised)}: a diariser numbers speakers in any order; check that the first "
+                "one is on the first channel, or give --channels"
             )
 
     def _side(self, name: str, row: Row, side: str | None, recording: Recording | None) -> int | None:
         """The channel of a row, or None if ``--channels`` leaves it out."""
         pair = recording.sides if recording else None
-        if side is not None:
-            if pair and side in pair:
-                return pair.index(side)
-            known = sides.LETTERS | self.by_file | {label: i for i, label in enumerate(self.given)}
-            if side in known:
-                return known[side]
-            raise self._unknown(name, row.place, side)
-        labels = [sides.token(_own(label, name)) for label in (row.channel, row.speaker) if label]
-        if not labels:
+        if pair and pair[0] not in sides.LETTERS and not pair[0].isdecimal():
+            self.roles.add(pair)
+        channel, speaker = _labels(name, row)
+        names = [sides.token(label) for label in (channel, speaker) if label]
+        if side:
+            number = pair.index(side) if pair and side in pair else self.by_name.get(side)
+        elif not names:
             raise InputError(
                 f"{row.place}: no channel nor speaker; add one, or call the file of each speaker "
                 f"{name}_A and {name}_B"
             )
-        if self.given:
-            number = next((self.given.index(label) for label in labels if label in self.given), None)
-            if number is None:
-                self.left_out[row.channel or row.speaker or ""] += 1
+        elif self.given:
+            number = next((self.given.index(label) for label in names if label in self.given), None)
+            self.left_out[channel or speaker or ""] += number is None
             return number
-        for label in labels:
-            if pair and label in pair and not label.isdecimal():
-                return pair.index(label)
-        order = [(self.by_channel, row.channel), (self.by_speaker, row.speaker)]
-        for known, text in order if self.channels_tell else reversed(order):
-            if text in known:
-                return known[text]
-            if text and (number := sides.LETTERS.get(sides.token(_own(text, name)))) is not None:
-                return number
-        raise self._unknown(name, row.place, row.channel or row.speaker or "")
-
-    def _unknown(self, name: str, place: str, label: str) -> InputError:
-        return InputError(
-            f"{place}: conversation {name}: channel is {label!r}, which is neither 0 or 1, A or B, nor left or "
-            "right; name the first and the second, for example with --channels agent,customer"
-        )
+        elif mine := [label for label in names if pair and label in pair and not label.isdecimal()]:
+            return pair.index(mine[0]) if pair else None
+        else:
+            numbers = [self.by_channel.get(channel or ""), self.by_speaker.get(speaker or "")]
+            ordered = numbers if self.channels_tell else numbers[::-1]
+            number = next((n for n in ordered if n is not None), None)
+        if number is None:
+            raise InputError(
+                f"{row.place}: channel is {side or channel or speaker!r}; it must be 0 or 1, A or B, or left "
+                "or right; for other names say which is first, as in --channels agent,customer"
+            )
+        return number
 
 
-def _own(label: str, name: str) -> str:
-    """A label without the name of its conversation: A of ``sw02001-A``."""
-    return label[len(name) :].lstrip("-_. ") or label if label.startswith(name) else label
+def _labels(name: str, row: Row) -> tuple[str | None, str | None]:
+    """The channel and the speaker of a row without the name of its conversation: A of ``sw02001-A``."""
+
+    def own(label: str | None) -> str | None:
+        if label and label.startswith(name):
+            return label[len(name) :].lstrip("-_. ") or label
+        return label
+
+    return own(row.channel), own(row.speaker)

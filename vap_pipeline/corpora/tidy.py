@@ -74,7 +74,7 @@ def times(row: Row, unit: str) -> tuple[float, float]:
     by_duration = row.end is None or row.end == ""
     end = start + _number(row, "duration", row.duration) if by_duration else _number(row, "end", row.end)
     start_s, end_s = start / per_s, end / per_s
-    if not (-OVERRUN_S <= start_s and end_s <= LONGEST_S * (1000 if not row.unit else 1)):
+    if not (start_s >= -OVERRUN_S and end_s <= LONGEST_S * (1000 if not row.unit else 1)):
         raise InputError(
             f"{row.place}: from {start_s:g} to {end_s:g} s; times must be seconds from the conversation's "
             "start, or milliseconds with --unit ms"

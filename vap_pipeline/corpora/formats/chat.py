@@ -9,7 +9,7 @@ TIMES = re.compile(r'\x15(?:%\w+:"[^"]*"_)?(\d+)_(\d+)\x15')
 
 
 def read(path: Path, text: str) -> list[Row]:
-    """Return the utterances of the speaker tiers, or the words of their ``%wor`` tiers where they have one."""
+    """Return the utterances of the speaker tiers, or their words where a ``%wor`` tier has them."""
     found: list[Row] = []
     speaker, utterance = None, 0  # and the number of rows before the utterance
     for number, line in enumerate(re.sub(r"\r?\n\t", " ", text).splitlines(), 1):

@@ -24,9 +24,9 @@ READERS: dict[str, Callable[[Path, str], list[Row]]] = {
 }
 KALDI = "segments"  # the whole name of Kaldi's file
 HELP = """\
-.csv .tsv         a row per segment, any separator, names in the first line: conversation,channel,start_s,end_s
-                  (or duration_s; a file per conversation needs no column conversation; a column audio names
-                  the recording, or a file per speaker as A.wav|B.wav)
+.csv .tsv         a row per segment, any separator; the first line is conversation,channel,start_s,end_s (or
+                  duration_s; a file per conversation needs no column conversation; a column audio names the
+                  recording, or a file per speaker as A.wav|B.wav)
 .json .jsonl      the same rows; in a file of the conversation's name without them, its words:
                   [{"speaker": "A", "start": 2.15, "end": 2.83}, ...]; words less than 0.05 s apart become one
                   stretch of speech
@@ -63,7 +63,7 @@ def read(path: Path) -> list[Row]:
         raise InputError(f"{path}: not a table or label file that is known; see vap-manifest segments --help")
     text = text_of(path)
     if path.name == KALDI:
-        reader = columns.kaldi
+        reader: Callable[[Path, str], list[Row]] = columns.kaldi
     elif suffix == ".txt":
         reader = columns.audacity if columns.is_audacity(text) else table.read
     else:
