@@ -87,7 +87,7 @@ def fit(name: str, speech: Speech, *recording: Path) -> Speech:
     overrun = speech.end_s.max(initial=0) - duration_s
     if overrun > OVERRUN_S:
         raise InputError(
-            f"conversation {name}: its speech ends {overrun:.2f} s after {recording[0].name if recording else 'it'} does; "
+            f"conversation {name}: its speech ends {overrun:.2f} s after {recording[0]} does; "
             "the audio is cut short or another recording's: get the right file"
         )
     inside = speech.start_s <= duration_s

@@ -100,8 +100,8 @@ def clean(name: str) -> str:
 def find(root: Path, given: Sequence[str] = ()) -> Layout:
     """Return the recordings below ``root``. Two mono files make one where their names say so.
 
-    These are ``X_A`` and ``X_B``, ``X.left`` and ``X.right``, ``X_1`` and ``X_2``, ``agent/X`` and ``caller/X``,
-    and the like. Recordings are named after their files, with the folder where two files have one name.
+    These are ``X_A`` and ``X_B``, ``X.left`` and ``X.right``, ``X_1`` and ``X_2``, ``agent/X`` and
+    ``caller/X``, and the like. Recordings are named after their files, with the folder where two files have one name.
 
     Raises:
         InputError: there is no such folder, no audio in it, or a folder that cannot be read.
@@ -122,10 +122,10 @@ def find(root: Path, given: Sequence[str] = ()) -> Layout:
             pair = sides.pair_of(halves, given)
             if not pair or len(halves) != 2 or any(len(h) > 1 or h[0] in paired for h in halves.values()):
                 continue
-            paths = halves[pair[0]][0], halves[pair[1]][0]
-            if all(recordings.may_be_mono(path) for path in paths):
-                found[base].append((paths, pair))
-                paired.update(paths)
+            two = halves[pair[0]][0], halves[pair[1]][0]
+            if all(recordings.may_be_mono(path) for path in two):
+                found[base].append((two, pair))
+                paired.update(two)
     for path, key in files.items():
         if path not in paired:
             found[key].append(((path,), None))

@@ -24,7 +24,7 @@ def token(label: str) -> str:
 
 
 def numbering(labels: Iterable[str]) -> dict[str, int]:
-    """Return the side of each label of a table that is understood: A and B, left and right, 0 and 1, or 1 and 2.
+    """Return the side of each label that is understood: A and B, left and right, 0 and 1, or 1 and 2.
 
     Numbers start from 0, unless there is a 2 in the table and no 0.
 

@@ -15,7 +15,7 @@ Sided = tuple[Row, str | None]  # a row, and the side that the name of its conve
 
 
 class Speakers:
-    """The channels of all rows of a corpus, decided together: 1 is the second of 0 and 1, the first of 1 and 2.
+    """The channels of all rows of a corpus, decided together: a 1 follows a 0, or comes before a 2.
 
     A row's side is the one that the name of its file says; else the one that ``--channels`` gives its label;
     else the one of two files that its label names; else what its label says by itself (A and B, left and
@@ -48,9 +48,7 @@ class Speakers:
             if number is not None:
                 found.append((row, number))
         if not found:
-            raise InputError(
-                f"conversation {name}: no rows of {' or '.join(self.given)}; check --channels, or leave it out"
-            )
+            raise InputError(f"conversation {name}: no rows of {' or '.join(self.given)}; check --channels")
         return found
 
     def report(self) -> None:

@@ -44,8 +44,9 @@ def speech_of(rows: Iterable[tuple[Row, int]], unit: str, counts: Counter[str]) 
         joined = union(segments)
         counts["overlapping, touching or repeated segments joined"] += len(segments) - len(joined)
         columns += [(channel, *segment) for segment in joined.tolist()]
-    channels, start_s, end_s = np.array(columns, float).reshape(-1, 3).T
-    return Speech(channels.astype(np.int8), start_s, end_s, float(end_s.max(initial=0)))
+    spans = np.array(columns, float).reshape(-1, 3)
+    last_s = float(spans[:, 2].max(initial=0))
+    return Speech(spans[:, 0].astype(np.int8), spans[:, 1], spans[:, 2], last_s)
 
 
 def union(segments: Iterable[tuple[float, float]], gap_s: float = 0.0) -> np.ndarray:
@@ -98,7 +99,7 @@ def check_unit(name: str, speech: Speech, duration_s: float) -> None:
 
 def _number(row: Row, what: str, value: object) -> float:
     if value is None or value == "":
-        raise InputError(f"{row.place}: no {what}; needs conversation, channel, start_s, end_s")
+        raise InputError(f"{row.place}: no {what}; it needs a channel or speaker, a start and an end")
     try:
         if isinstance(value, bool):
             raise ValueError
@@ -110,6 +111,6 @@ def _number(row: Row, what: str, value: object) -> float:
     except (TypeError, ValueError, OverflowError):
         number = np.nan
     if not np.isfinite(number):
-        shown = f"{value!r}"[:40]
+        shown = f"{value!r}"[:40]  # an integer may have any number of digits
         raise InputError(f"{row.place}: {what} is {shown}; it must be seconds from the conversation's start")
     return number
