@@ -101,7 +101,8 @@ def find(root: Path, given: Sequence[str] = ()) -> Layout:
     """Return the recordings below ``root``. Two mono files make one where their names say so.
 
     These are ``X_A`` and ``X_B``, ``X.left`` and ``X.right``, ``X_1`` and ``X_2``, ``agent/X`` and
-    ``caller/X``, and the like. Recordings are named after their files, with the folder where two files have one name.
+    ``caller/X``, and the like. Recordings are named after their files, with the folder where two files
+    have one name.
 
     Raises:
         InputError: there is no such folder, no audio in it, or a folder that cannot be read.

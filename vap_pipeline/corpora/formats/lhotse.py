@@ -36,7 +36,7 @@ def read(path: Path, content: list[dict[str, Any]]) -> list[Row]:
         common = Row(
             row["start"],
             duration=row["duration"],
-            channel=None if isinstance(channel, list) else str(channel),
+            channel=str(channel) if isinstance(channel, int) else None,
             speaker=row.get("speaker"),
             conversation=row["recording_id"],
             audio=audio.get(row["recording_id"]),
