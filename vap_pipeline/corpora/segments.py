@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vap_pipeline.artefacts.manifest import Manifest, check_name
-from vap_pipeline.corpora import build, layout, recordings, sides, tidy
+from vap_pipeline.corpora import build, discover, layout, recordings, sides, tidy
 from vap_pipeline.corpora.build import Speech
 from vap_pipeline.corpora.faults import Faults
 from vap_pipeline.corpora.formats import registry
@@ -109,7 +109,7 @@ def gather(audio: Path, tables: Sequence[Path], given: Sequence[str], faults: Fa
             if mine[0].audio:
                 conversation, side = found[layout.clean(name)], None
             else:
-                place = place or layout.find(audio, given)
+                place = place or discover.find(audio, given)
                 try:
                     recording, side = place.match(name, given)
                 except InputError:

@@ -70,10 +70,14 @@ def times(row: Row, unit: str) -> tuple[float, float]:
     Raises:
         InputError: one is missing or impossible, or the end comes first.
     """
+    if row.fault:
+        raise InputError(f"{row.place}: {row.fault}; correct the row")
     per_s = 1000 if (row.unit or unit) == "ms" else 1
     start = _number(row, "start", row.start)
-    by_duration = row.end is None or row.end == ""
-    end = start + _number(row, "duration", row.duration) if by_duration else _number(row, "end", row.end)
+    if row.end in (None, "") and row.duration not in (None, ""):
+        end = start + _number(row, "duration", row.duration)
+    else:
+        end = _number(row, "end", row.end)
     start_s, end_s = start / per_s, end / per_s
     if not (start_s >= -OVERRUN_S and end_s <= LONGEST_S * (1000 if not row.unit else 1)):
         raise InputError(

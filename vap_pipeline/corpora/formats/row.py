@@ -20,6 +20,7 @@ class Row(NamedTuple):
         word: words close to each other become one stretch of speech, segments do not.
         unit: ``s`` or ``ms`` where the format fixes it; None where the user may say otherwise.
         place: file and row, for messages.
+        fault: why it cannot be used, if that is known.
     """
 
     start: object
@@ -32,6 +33,7 @@ class Row(NamedTuple):
     word: bool = False
     unit: str | None = None
     place: str = ""
+    fault: str | None = None
 
 
 def text_of(path: Path) -> str:

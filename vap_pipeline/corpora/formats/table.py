@@ -23,6 +23,7 @@ NAMES = {
     "audio": r"audio(_?path)?",
     "word": r"(word|token)",
 }
+TOO_LONG = "too long"  # a row with more cells than columns, and its fault
 EXAMPLE = "conversation,channel,start_s,end_s"
 
 
@@ -49,7 +50,7 @@ def read(path: Path, text: str) -> list[Row]:
         # A line that is too short or too long keeps its place, and fails with its conversation.
         cells: dict[str, Any] = dict(zip(names, _strip(line), strict=False))
         if len(line) > len(names) and any(_strip(line[len(names) :])):
-            cells["too long"] = True
+            cells[TOO_LONG] = f"{len(line)} cells, but {len(names)} columns; quote decimal commas"
         dicts.append((f"{path}: row {number}", cells))
     return rows(path, names, dicts)
 
@@ -80,8 +81,6 @@ def rows(
     found = []
     for place, row in cells:
         cell = {name: row.get(column) for name, column in columns.items()}
-        if "too long" in row:
-            cell["end"], cell["duration"] = None, None
         found.append(
             Row(
                 cell["start"],
@@ -94,6 +93,7 @@ def rows(
                 words,
                 unit,
                 place,
+                row.get(TOO_LONG),
             )
         )
     return found
