@@ -29,14 +29,11 @@ class Speech:
 
 
 def paired(spoken: Iterable[str], audio: Mapping[str, Path], root: Path, faults: Faults) -> list[str]:
-    """Return the names that have both transcripts and audio; every other name is a fault.
-
-    Conversations that were left out before are not looked at.
-    """
-    spoken, recorded = set(spoken) - faults.left_out, audio.keys() - faults.left_out
+    """Return the names that have both transcripts and audio; every other name is a fault."""
+    spoken = set(spoken)
     for missing, what in (
-        (spoken - recorded, f"no audio below {root}"),
-        (recorded - spoken, "no transcripts"),
+        (spoken - audio.keys(), f"no audio below {root}"),
+        (audio.keys() - spoken, "no transcripts"),
     ):
         for name in sorted(missing):
             with faults.handled():
@@ -44,7 +41,7 @@ def paired(spoken: Iterable[str], audio: Mapping[str, Path], root: Path, faults:
                     f"conversation {name}: {what} ({len(missing)} like this); "
                     "complete the folders, or leave such conversations out with --on-error skip"
                 )
-    return sorted(spoken & recorded)
+    return sorted(spoken & audio.keys())
 
 
 def merge(

@@ -43,7 +43,7 @@ def find(root: Path, name: Callable[[str], str | None], faults: Faults) -> dict[
     Args:
         root: folder of audio.
         name: returns the conversation of a file's stem, or None if it is not of this corpus.
-        faults: takes two files of one conversation, which is then left out.
+        faults: takes the fault of a conversation with two files, which is still returned.
 
     Raises:
         InputError: there is no such folder, no audio in it, or two files of one conversation.
@@ -58,7 +58,7 @@ def find(root: Path, name: Callable[[str], str | None], faults: Faults) -> dict[
                 raise InputError(
                     f"{path}: {found[conversation]} has the same conversation; remove one of the two"
                 )
-        found[conversation] = path
+        found.setdefault(conversation, path)
     if not found:
         raise InputError(f"{root}: no audio of this corpus below it ({', '.join(SUFFIXES)}); check the path")
     return found

@@ -43,6 +43,7 @@ class Speakers:
             InputError: a label is not understood, or no row is left.
         """
         found = []
+        self._check_files(name, rows)
         for row, side in rows:
             number = self._side(name, row, side, recording)
             if number is not None:
@@ -50,6 +51,19 @@ class Speakers:
         if not found:
             raise InputError(f"conversation {name}: no rows of {' or '.join(self.given)}; check --channels")
         return found
+
+    def _check_files(self, name: str, rows: Sequence[Sided]) -> None:
+        """Raise InputError if the rows of one speaker's file name two."""
+        for own in {side for _, side in rows if side}:
+            labels = [_labels(name, row) for row, side in rows if side == own]
+            for column in zip(*labels, strict=True):
+                named = {label for label in column if label}
+                if len(named) == 2 and {*sides.numbering(named).values()} == {0, 1}:
+                    both = " and ".join(sorted(named))
+                    raise InputError(
+                        f"conversation {name}: the file of {own!r} has rows of {both}; rename the file, or "
+                        "correct the rows"
+                    )
 
     def report(self) -> None:
         """Say which labels were left out, and which need a look."""
