@@ -14,8 +14,8 @@ from vap_pipeline.io.errors import InputError
 
 SPELLINGS = [
     ("0", "1"), ("1", "2"), ("0.0", "1.0"), ("01", "02"), ("A", "B"), ("a", "b"), ("L", "R"),
-    ("Left", "right"), ("ch_0", "ch_1"), ("channel 1", "channel 2"), ("SPEAKER_00", "SPEAKER_01"), ("Speaker A", "Speaker B"),
-    ("spk1", "spk2"),
+    ("Left", "right"), ("ch_0", "ch_1"), ("channel 1", "channel 2"), ("SPEAKER_00", "SPEAKER_01"),
+    ("Speaker A", "Speaker B"), ("spk1", "spk2"),
 ]  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_numbers_are_decided_for_the_whole_table() -> None:
         ("call0_A", ("call0", "a")), ("call0.left", ("call0", "left")), ("call 0-ch1", ("call 0", "1")),
         ("x_speaker_2", ("x", "2")), ("x-caller", ("x", "caller")), ("x_bob", ("x", "bob")),
         ("V00_S0809_I00000582_P0947", ("V00_S0809_I00000582", "p0947")),
-        ("callA", None), ("agenda", None), ("A", None), ("session_3", None),
+        ("callA", None), ("agenda", None), ("A", None), ("session_3", ("session", "3")),
     ],
 )  # fmt: skip
 def test_names_with_a_side(stem: str, expected: tuple[str, str] | None) -> None:

@@ -58,8 +58,8 @@ class Layout:
                 return recording, own or side
         raise InputError(f"conversation {reference}: no audio below {self.root}{self._near(reference)}")
 
-    def ambiguous(self, reference: str, given: Sequence[str]) -> set[Recording]:
-        """Return the recordings that are all called ``reference``."""
+    def called(self, reference: str, given: Sequence[str]) -> set[Recording]:
+        """Return the recordings that ``reference`` may mean, one, several or none."""
         known: set[tuple[Recording, str | None]] = set()
         for alias, _ in self._aliases(reference, given):
             known = known or self.index.get(alias, set())

@@ -97,11 +97,14 @@ def gather(audio: Path, tables: Sequence[Path], given: Sequence[str], faults: Fa
     """
     found: dict[str, Labelled] = defaultdict(Labelled)
     used: set[Recording] = set()
+    unread: list[str] = []
     place: Layout | None = None
     for path, reference in _files(tables):
         rows: list[Row] = []
         with faults.handled():
             rows = registry.read(path)
+        if not rows:
+            unread.append(reference)
         by_name: dict[str, list[Row]] = defaultdict(list)
         for row in rows:
             by_name[row.conversation or reference].append(row)
@@ -113,7 +116,7 @@ def gather(audio: Path, tables: Sequence[Path], given: Sequence[str], faults: Fa
                 try:
                     recording, side = place.match(name, given)
                 except InputError:
-                    used |= place.ambiguous(name, given)
+                    used |= place.called(name, given)
                     with faults.handled():
                         raise
                     continue
@@ -122,8 +125,11 @@ def gather(audio: Path, tables: Sequence[Path], given: Sequence[str], faults: Fa
                 conversation.recording = recording
             conversation.formats[path.suffix.lower()] = path
             conversation.rows += [(row, side) for row in mine]
-    for recording in place.recordings if place else ():
-        if recording not in used:
+    if place:
+        used = used.union(*(place.called(reference, given) for reference in unread))
+        for recording in place.recordings:
+            if recording in used:
+                continue
             with faults.handled():
                 raise InputError(
                     f"conversation {recording.name}: no transcripts; add them, move its audio out of "

@@ -62,7 +62,7 @@ def split(stem: str, given: Sequence[str]) -> tuple[str, str] | None:
     if match := PARTICIPANT.fullmatch(stem):
         return match[1], match[2].casefold()
     names = "|".join(sorted({re.escape(name) for pair in (*PAIRS, tuple(given)) for name in pair}))
-    match = re.fullmatch(rf"(.+?)[ _.\-]+((?:{WORDS.pattern})?(?:{names}))", stem, re.IGNORECASE)
+    match = re.fullmatch(rf"(.+?)[ _.\-]+((?:{WORDS.pattern})?(?:{names}|\d{{1,3}}))", stem, re.IGNORECASE)
     return (match[1], token(match[2])) if match else None
 
 
