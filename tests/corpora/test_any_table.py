@@ -223,6 +223,7 @@ def test_the_command_says_what_it_changed(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("t.csv", "conversation,channel,start_s,duration_ms\n", "start_s and duration_ms are in two units"),
         ("t.rttm", "SPEAKER call0 1 0.5\n", "line 1: 4 columns, expected 8"),
         ("t.rttm", "SPKR-INFO call0\n", "no rows"),
         ("t.ctm", "call0 1 0.5 x hm\n", "line 1: duration is 'x'"),

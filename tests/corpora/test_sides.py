@@ -60,6 +60,10 @@ def test_the_column_that_names_both_sides_counts() -> None:
     assert channels(rows(("1", "A"), ("1", "B")), []) == [0, 1]  # as diarisers write RTTM of a mono file
     assert channels(rows(("A", "ann"), ("B", "bob")), []) == [0, 1]
     assert channels(rows((None, "call0-B"), (None, "call0-A")), []) == [1, 0]
+    assert channels(rows(("0", "0"), ("1", "2"), ("1", "7")), []) == [0, 1, 1]  # numbers of people
+    assert channels(rows(("1", "ann"), ("1", "ann")), []) == [1, 1]
+    with pytest.raises(InputError, match="channel is 'ann'"):
+        channels(rows(("A", "ann"), ("A", "bob")), [])  # of two people, one on each channel
 
 
 def test_names_that_the_user_gives_come_first(caplog: pytest.LogCaptureFixture) -> None:

@@ -124,19 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     for sub in (switchboard, sample, render, segments, clips):
         condition = ", if it exists" if sub is switchboard else ""
         sub.add_argument("--audio", type=Path, metavar="DIR", help=f"(default: data/CORPUS/audio{condition})")
-    segments.add_argument(
-        "--table", type=Path, nargs="+", metavar="PATH", help="(default: data/CORPUS/transcripts)"
-    )
-    segments.add_argument(
-        "--channels",
-        type=_two_names,
-        metavar="FIRST,SECOND",
-        default=(),
-        help="what the tables call the two channels; rows of others are left out",
-    )
-    segments.add_argument(
-        "--unit", choices=("s", "ms"), default="s", help="of times in tables (default: %(default)s)"
-    )
+    _add_segments_flags(segments)
     for sub in (sample, simulate):
         sub.add_argument("--conversations", type=int, metavar="N", help="how many to simulate (default: 45)")
         sub.add_argument("--minutes", type=float, metavar="M", help="length of each (default: 2.5)")
@@ -155,6 +143,22 @@ def main(argv: list[str] | None = None) -> int:
             help="stop at, or skip and list, conversations that cannot be read (default: %(default)s)",
         )
     return command.run(lambda args: args.body(args), parser, argv)
+
+
+def _add_segments_flags(segments: argparse.ArgumentParser) -> None:
+    segments.add_argument(
+        "--table", type=Path, nargs="+", metavar="PATH", help="(default: data/CORPUS/transcripts)"
+    )
+    segments.add_argument(
+        "--channels",
+        type=_two_names,
+        metavar="FIRST,SECOND",
+        default=(),
+        help="what the tables call the two channels; rows of others are left out",
+    )
+    segments.add_argument(
+        "--unit", choices=("s", "ms"), default="s", help="of times in tables (default: %(default)s)"
+    )
 
 
 def _two_names(text: str) -> tuple[str, str]:

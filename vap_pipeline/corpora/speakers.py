@@ -31,8 +31,10 @@ class Speakers:
         self.by_name = sides.LETTERS | {name: number for number, name in enumerate(given)}
         self.by_name |= sides.numbering({side for *_, side in by_row if side and side not in self.by_name})
         self.by_channel = {} if self.given else sides.numbering(channels)
-        self.by_speaker = {} if self.given else sides.numbering(speakers)
-        self.channels_tell = len(set(self.by_channel.values())) == 2 or not self.by_speaker
+        # A column of channels that names one side only, as in RTTM of a mix, says nothing of two speakers.
+        both = {*self.by_channel.values()} == {0, 1}
+        self.channels_tell = both or len(speakers) < 2
+        self.by_speaker = {} if self.given or both else sides.numbering(speakers)
         self.left_out: Counter[str] = Counter()
         self.roles: set[tuple[str, str]] = set()
 
@@ -95,17 +97,19 @@ class Speakers:
             )
         elif self.given:
             number = next((self.given.index(label) for label in names if label in self.given), None)
-            self.left_out[channel or speaker or ""] += number is None
+            if number is None:
+                self.left_out[channel or speaker or ""] += 1
             return number
         elif mine := [label for label in names if pair and label in pair and not label.isdecimal()]:
             return pair.index(mine[0]) if pair else None
         else:
-            numbers = [self.by_channel.get(channel or ""), self.by_speaker.get(speaker or "")]
-            ordered = numbers if self.channels_tell else numbers[::-1]
-            number = next((n for n in ordered if n is not None), None)
+            number = self.by_channel.get(channel or "") if self.channels_tell or not speaker else None
+            if number is None:
+                number = self.by_speaker.get(speaker or "")
         if number is None:
+            label = side or (channel if self.channels_tell else speaker) or channel or speaker
             raise InputError(
-                f"{row.place}: channel is {side or channel or speaker!r}; it must be 0 or 1, A or B, or left "
+                f"{row.place}: channel is {label!r}; it must be 0 or 1, A or B, or left "
                 "or right; for other names say which is first, as in --channels agent,customer"
             )
         return number

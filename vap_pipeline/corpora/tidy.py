@@ -10,6 +10,7 @@ from vap_pipeline.corpora.build import GAP_S, OVERRUN_S, Speech
 from vap_pipeline.corpora.formats.row import Row
 from vap_pipeline.io.errors import InputError
 
+LATEST_S = 1000 * LONGEST_S  # a day in milliseconds, which check_unit has to see
 MS_FACTOR = 10  # speech that ends this many times later than the audio is suspected to be in milliseconds
 
 
@@ -79,7 +80,7 @@ def times(row: Row, unit: str) -> tuple[float, float]:
     else:
         end = _number(row, "end", row.end)
     start_s, end_s = start / per_s, end / per_s
-    if not (start_s >= -OVERRUN_S and end_s <= LONGEST_S * (1000 if not row.unit else 1)):
+    if not (start_s >= -OVERRUN_S and end_s <= LATEST_S):
         raise InputError(
             f"{row.place}: from {start_s:g} to {end_s:g} s; times must be seconds from the conversation's "
             "start, or milliseconds with --unit ms"

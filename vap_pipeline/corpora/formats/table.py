@@ -55,18 +55,15 @@ def read(path: Path, text: str) -> list[Row]:
     return rows(path, names, dicts)
 
 
-def rows(
-    path: Path, names: Iterable[str], cells: Sequence[tuple[str, Mapping[str, Any]]], words: bool = False
-) -> list[Row]:
+def rows(path: Path, names: Iterable[str], cells: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Row]:
     """Return the rows of a table.
 
     Args:
         names: the names of its columns, in any common spelling.
         cells: the place and the cells of every row.
-        words: whether the rows are words also without a column of that name.
 
     Raises:
-        InputError: there is no column with the start, or with the end or duration.
+        InputError: there is no column with the start, or with the end or duration, or they have two units.
     """
     columns = _columns(list(names))
     for wanted, other, example in (("start", "start", "start_s"), ("end", "duration", "end_s")):
@@ -76,8 +73,9 @@ def rows(
                 f"{path}: no column {example}; the first line must name {EXAMPLE}, but names {listed}"
             )
     times = [columns[name] for name in ("start", "end", "duration") if name in columns]
-    unit = "ms" if any((_match(column)[1] or "").startswith("m") for column in times) else None
-    words = words or "word" in columns
+    in_ms = {(_match(column)[1] or "").startswith("m") for column in times}
+    if len(in_ms) > 1:
+        raise InputError(f"{path}: {' and '.join(times)} are in two units; give all times in one")
     found = []
     for place, row in cells:
         cell = {name: row.get(column) for name, column in columns.items()}
@@ -90,8 +88,8 @@ def rows(
                 _label(cell.get("speaker")),
                 _label(cell.get("conversation")),
                 _label(cell.get("audio")),
-                words,
-                unit,
+                "word" in columns,
+                "ms" if in_ms == {True} else None,
                 place,
                 row.get(TOO_LONG),
             )
