@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from vap_pipeline.io.errors import InputError
 
@@ -15,6 +16,7 @@ WORDS = re.compile(r"(?:channel|chan|ch|speaker|spkr|spk|side)[ _.\-]*(?=[a-z0-9
 PARTICIPANT = re.compile(r"(V\d+_S\d+_I\d+)_(P\d\w*)", re.IGNORECASE)  # of Seamless Interaction
 
 
+@lru_cache(4096)  # tables repeat their labels
 def token(label: str) -> str:
     """Return the part of a label that tells the sides apart: ``0`` of SPEAKER_00, ``left`` of Left."""
     plain = WORDS.sub("", label.strip().casefold(), count=1)

@@ -38,18 +38,19 @@ def read(path: Path, text: str) -> list[Row]:
     header = next(iter(text.splitlines()), "")
     separator = max(SEPARATORS, key=lambda s: len(_columns(_strip(header.split(s)))))
     try:
-        lines = list(
-            csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
-        )
+        file = io.StringIO(text, newline="")
+        cells_of = csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
+        lines = [_strip(line) for line in cells_of]
     except csv.Error as error:
         raise InputError(f"{path}: not a CSV table ({error}); save it in that form") from error
-    names = _strip(lines[0]) if lines else []
-    filled = [(number, line) for number, line in enumerate(lines[1:], 1) if any(_strip(line))]
+    names = lines[0] if lines else []
     dicts = []
-    for number, line in filled:
+    for number, line in enumerate(lines[1:], 1):
+        if not any(line):
+            continue
         # A line that is too short or too long keeps its place, and fails with its conversation.
-        cells: dict[str, Any] = dict(zip(names, _strip(line), strict=False))
-        if len(line) > len(names) and any(_strip(line[len(names) :])):
+        cells: dict[str, Any] = dict(zip(names, line, strict=False))
+        if len(line) > len(names) and any(line[len(names) :]):
             cells[TOO_LONG] = f"{len(line)} cells, but {len(names)} columns; quote decimal commas"
         dicts.append((f"{path}: row {number}", cells))
     return rows(path, names, dicts)
