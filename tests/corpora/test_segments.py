@@ -48,9 +48,8 @@ def rows_of(found: Manifest) -> list[tuple]:
 
 ROWS = "e,1,0.5,1.5\na,0,3.0,4.0\na,0,1.0,2.0\na,0,2.01,3.0\na,1,0,12\nb,B,5,6.25\nc,0,1,2\nd,0,1,1\n"
 SORTED = [
-    ("a", 0, 1.0, 2.0),  # segments stay as they are given
-    ("a", 0, 2.01, 3.0),
-    ("a", 0, 3.0, 4.0),
+    ("a", 0, 1.0, 2.0),  # 10 ms before the next: segments that do not touch stay apart
+    ("a", 0, 2.01, 4.0),
     ("a", 1, 0.0, 12.0),
     ("b", 1, 5.0, 6.25),
     ("c", 0, 1.0, 2.0),
@@ -73,7 +72,7 @@ def test_a_table_of_segments(audio: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_table_in_json_and_in_parts(audio: Path, tmp_path: Path) -> None:
-    rows = [dict(zip(segments.SEGMENT, row, strict=True)) for row in SORTED]
+    rows = [dict(zip(HEADER.strip().split(","), row, strict=True)) for row in SORTED]
     whole = segments.read(audio, [table(tmp_path / "calls.csv", HEADER + ROWS)], 1, 2)
     as_json = segments.read(audio, [table(tmp_path / "calls.json", rows)], 1, 2)
     parts = [table(tmp_path / "1.json", rows[:2]), table(tmp_path / "2.json", rows[2:])]
@@ -112,47 +111,43 @@ def test_folds_are_seeded_and_whole(audio: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", "", "t.csv: no column channel"),
+        ("t.csv", "", "t.csv: no column start_s; the first line must name"),
         ("t.csv", HEADER, "t.csv: no rows"),
         ("t.csv", "conversation,channel,start_s\na,0,1\n", "t.csv: no column end_s"),
-        ("t.csv", HEADER + "a,0,1\n", "row 1: needs channel, start_s, end_s"),
-        ("t.csv", HEADER + "a,0,1,2,3\n", "row 1: needs"),
-        ("t.csv", HEADER + "a,0,1,2\na,2,3,4\n", "row 2: channel is '2'; it must be 0 or 1"),
-        ("t.csv", HEADER + "a,0,one,2\n", "row 1: start_s is 'one'"),
-        ("t.csv", HEADER + "a,0,1_0,20\n", "row 1: start_s is '1_0'"),
-        ("t.csv", HEADER + "a,0,nan,2\n", "row 1: start_s is 'nan'"),
-        ("t.csv", HEADER + "a,0,-1,2\n", "row 1: start_s is '-1'"),
-        ("t.csv", HEADER + "a,0,1,inf\n", "row 1: end_s is 'inf'"),
+        ("t.csv", HEADER + "a,0,1\n", "row 1: no end; it needs"),
+        ("t.csv", HEADER + "a,0,1,2,3\n", "row 1: 5 cells, but 4 columns; quote decimal commas"),
+        ("t.csv", HEADER + "a,0,1,2\na,2,3,4\n", "name channels '0' and '2'"),
+        ("t.csv", HEADER + "a,0,one,2\n", "row 1: start is 'one'"),
+        ("t.csv", HEADER + "a,0,1_0,20\n", "row 1: start is '1_0'"),
+        ("t.csv", HEADER + "a,0,nan,2\n", "row 1: start is 'nan'"),
+        ("t.csv", HEADER + "a,0,-1.5,2\n", "row 1: from -1.5 to 2 s"),
+        ("t.csv", HEADER + "a,0,1,inf\n", "row 1: end is 'inf'"),
         ("t.csv", HEADER + "a,0,2,1\n", "row 1: ends at 1 s, before it starts at 2 s"),
-        (
-            "t.csv",
-            HEADER + "a,0,1,3\na,0,2,4\n",
-            "conversation a: channel 0: segments from 1 and 2 s overlap",
-        ),
         ("t.csv", HEADER + "a,0,1,13.5\n", "conversation a: its speech ends 1.50 s after"),
-        ("t.csv", HEADER + "../a,0,1,2\n", "conversation ../a: no audio below"),
-        ("t.csv", HEADER.encode() + b"\xff,0,1,2\n", "t.csv: not a CSV table in UTF-8"),
+        ("t.csv", HEADER + "../z,0,1,2\n", "conversation ../z: no audio below"),
+        ("t.csv", HEADER.encode() + b"\xff,0,1,2\n", "t.csv: not text in UTF-8"),
         ("t.csv", HEADER + '"a,0,1,2\n', "t.csv: not a CSV table"),
         ("t.json", "[", "t.json: not JSON"),
-        ("t.json", b"\xff[]", "t.json: not JSON in UTF-8"),
+        ("t.json", b"\xff[]", "t.json: not text in UTF-8"),
         ("t.json", "[" * 100_000, "t.json: not JSON"),
         ("t.json", "{}", "t.json: expected a list of rows"),
         ("t.json", "[]", "t.json: no rows"),
         ("t.json", "[1]", "row 1: needs conversation"),
-        ("t.json", [{"conversation": "a", "channel": 0, "start_s": True, "end_s": 2}], "start_s is True"),
-        ("t.json", [{"conversation": "a", "channel": 0, "start_s": [1], "end_s": 2}], r"start_s is \[1\]"),
-        ("t.json", [{"conversation": "a", "channel": 0, "start_s": 1, "end_s": 10**400}], "end_s is 1000"),
-        ("t.json", [{"conversation": "a", "channel": 0, "start_s": math.nan, "end_s": 2}], "start_s is nan"),
+        ("t.json", [{"conversation": "a", "channel": 0, "start_s": True, "end_s": 2}], "start is True"),
+        ("t.json", [{"conversation": "a", "channel": 0, "start_s": [1], "end_s": 2}], r"start is \[1\]"),
+        ("t.json", [{"conversation": "a", "channel": 0, "start_s": 1, "end_s": 10**400}], "end is 1000"),
+        ("t.json", [{"conversation": "a", "channel": 0, "start_s": math.nan, "end_s": 2}], "start is nan"),
         (
             "t.json",
             [{"conversation": "a", "channel": None, "start_s": 1, "end_s": 2}],
-            "row 1: needs channel",
+            "row 1: no channel nor speaker",
         ),
-        ("a.json", [{"speaker": "C", "start": 1, "end": 2}], "row 1: speaker is 'C'"),
-        ("a.json", [{"speaker": "A", "start": 1}], "row 1: needs speaker, start, end"),
+        ("a.json", [{"speaker": "C", "start": 1, "end": 2}], "row 1: channel is 'C'; it must be 0 or 1"),
+        ("a.json", [{"speaker": "A", "start": 1}], "a.json: no column end_s"),
         ("a.json", [{"speaker": "A", "start": 2, "end": 1}], "row 1: ends at 1 s"),
         ("x.json", [{"speaker": "A", "start": 1, "end": 2}], "conversation x: no audio"),
-        ("t.txt", "", "t.txt: not a table"),
+        ("t.txt", "not read", "t.txt: no column start_s"),
+        ("t.pdf", "", "t.pdf: not a table"),
     ],
 )
 def test_a_broken_table(audio: Path, tmp_path: Path, name: str, content: object, message: str) -> None:
@@ -166,7 +161,7 @@ def test_a_broken_table(audio: Path, tmp_path: Path, name: str, content: object,
 def test_missing_tables_and_folders(audio: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for missing, message in (
-        (tmp_path / "empty", "nor a folder of tables"),
+        (tmp_path / "empty", "no label files in this folder"),
         (tmp_path / "no.csv", "no such file"),
     ):
         with pytest.raises(InputError, match=message):
@@ -181,7 +176,7 @@ def test_faulty_conversations_are_left_out(
     soundfile.write(audio / "b.wav", np.zeros(96_000), 8000)  # one channel
     soundfile.write(audio / "f.wav", np.zeros((96_000, 2)), 8000)  # nobody's
     (audio / "c.wav").write_bytes(b"")
-    calls = [table(tmp_path / "calls.csv", HEADER + ROWS + "d,0,0.5,3\n")]  # overlapping in d
+    calls = [table(tmp_path / "calls.csv", HEADER + ROWS + "d,0,3,2\n")]  # ends before it starts
     with pytest.raises(InputError, match="conversation f: no transcripts"):
         segments.read(audio, calls, 0, 2)
     found = segments.read(audio, calls, 0, 2, on_error="skip")
@@ -191,7 +186,7 @@ def test_faulty_conversations_are_left_out(
         "f: no transcripts",
         "b.wav: 1 channel",
         "c.wav: cannot be read as audio",
-        "conversation d: ",
+        "row 9: ends at 2 s",
     ):
         assert message in caplog.text
 

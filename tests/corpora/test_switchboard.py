@@ -413,11 +413,25 @@ def test_any_header_is_read_or_refused(
     assert found.shorten or found.size + found.frames * found.channels * found.sample_bytes <= len(content)
 
 
-def test_doubled_audio(tmp_path: Path) -> None:
+def test_doubled_audio(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     texts, audio = corpus(tmp_path)
+    whole = {c.conversation: c.fold for c in switchboard.read(texts, audio, 2, 3).conversations}
     break_audio(audio, "doubled")
     with pytest.raises(InputError, match=r"sw2003.sph: .*sw02003.sph has the same conversation"):
-        switchboard.read(texts, audio, 2, 3, on_error="skip")
+        switchboard.read(texts, audio, 2, 3)
+    found = switchboard.read(texts, audio, 2, 3, on_error="skip")
+    del whole["sw2003"]
+    assert {c.conversation: c.fold for c in found.conversations} == whole  # the others stay in their folds
+    assert caplog.text.count("sw2003") == 1
+
+
+def test_a_byte_order_mark_changes_nothing(tmp_path: Path) -> None:
+    texts, audio = corpus(tmp_path)
+    plain = switchboard.read(texts, audio, 2, 3)
+    for path in texts.rglob("*.text"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    marked = switchboard.read(texts, audio, 2, 3)
+    assert marked.conversations == plain.conversations and marked.voice_activity == plain.voice_activity
 
 
 def test_nothing_is_left(tmp_path: Path) -> None:

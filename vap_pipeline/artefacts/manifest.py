@@ -1,9 +1,10 @@
 """The manifest of a corpus: its conversations, how they are split, and who speaks when.
 
 ``conversations.csv``: ``conversation,audio,duration_s,split,fold``. ``audio`` is a path below the audio
-folder, or empty; ``split`` is train, test, or empty for a conversation that is not used; ``fold`` is given
-for train. ``voice_activity.parquet``: ``conversation, channel, start_s, end_s``, a row per segment of speech
-[start_s, end_s), sorted by conversation, channel and start; the segments of one channel do not overlap.
+folder, two such paths joined by ``|``, one for each speaker, or empty; ``split`` is train, test, or empty for
+a conversation that is not used; ``fold`` is given for train. ``voice_activity.parquet``: ``conversation,
+channel, start_s, end_s``, a row per segment of speech [start_s, end_s), sorted by conversation, channel and
+start; the segments of one channel do not overlap.
 """
 
 import csv
@@ -129,9 +130,7 @@ def check(manifest: Manifest) -> None:
         if c.conversation in durations:
             raise InputError(f"{where}: listed twice; remove one of the two")
         durations[c.conversation] = c.duration_s
-        path = PurePosixPath(c.audio)
-        if path.is_absolute() or ".." in path.parts or "\\" in c.audio or not c.audio.isprintable():
-            raise InputError(f"{where}: audio {c.audio!r} must be a path below the audio folder; correct it")
+        _check_audio(where, c.audio)
         check_duration(where, c.duration_s)
         if c.split not in ("train", "test", "") or (c.split == "train") != (c.fold is not None):
             raise InputError(
@@ -230,6 +229,18 @@ def _parse(path: Path, content: bytes) -> list[Conversation]:
                 f"{path}: line {number}: {','.join(row)!r} does not fit the columns; correct the line"
             ) from error
     return conversations
+
+
+def _check_audio(where: str, audio: str) -> None:
+    entries = audio.split("|")
+    paths = [PurePosixPath(entry) for entry in entries]
+    outside = any(path.is_absolute() or ".." in path.parts for path in paths)
+    odd = "\\" in audio or not audio.isprintable()
+    if outside or odd or (len(entries) > 1 and (len(entries) > 2 or "" in entries)):
+        raise InputError(
+            f"{where}: audio {audio!r} must be a path below the audio folder, or two joined by '|', "
+            "one for each speaker; correct it"
+        )
 
 
 def _runs(table: pa.Table) -> list[tuple[str, int]]:

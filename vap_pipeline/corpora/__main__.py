@@ -6,9 +6,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from vap_pipeline.artefacts.manifest import Manifest, name_of
+from vap_pipeline.corpora.formats.registry import HELP as LABELS
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.runtime import command
 from vap_pipeline.settings.corpus import Corpus
@@ -49,15 +51,20 @@ writes  AUDIO/**/sw02001.sph, two channels, 8 kHz, mu-law, as on the discs of Sw
         rendered from the same transcripts stay, files rendered from others are removed"""
 
 SEGMENTS = f"""\
-Any corpus of two-channel audio. Whole conversations are shuffled into folds.
+Any corpus of recordings of two speakers, with labels of who speaks when. Whole conversations are shuffled
+into folds.
 
-reads   AUDIO/**/NAME.sph, .wav or .flac
-        TABLE, files or folders of files, in one of these forms:
-          .csv   conversation,channel,start_s,end_s (channel 0 or 1; times in seconds)
-          .json  a list of rows with these four names
-          .json  the words of one conversation, in a file of its name: [{{"speaker": "A", "start": 2.15,
-                 "end": 2.83}}, ...]; words less than 0.05 s apart become one stretch of speech
-{WRITES}"""
+reads   AUDIO/**/NAME.wav, of two channels, or a file per speaker: NAME_A.wav and NAME_B.wav, NAME.left.wav
+        and NAME.right.wav, agent/NAME.wav and caller/NAME.wav (.sph .wav .flac .mp3 .ogg .opus .m4a)
+        TABLE, label files or folders of them, named after their conversation where they do not name it
+{WRITES}
+
+label files
+{indent(LABELS, "  ")}
+
+A channel is 0 or 1, 1 or 2 (if no row has a 0), A or B, L or R, left or right; a file per speaker may say it
+in its name. Segments of one speaker that overlap or touch are joined, and times up to a second outside the
+recording are cut."""
 
 CLIPS = f"""\
 Clips of one speaker each (LibriSpeech, VCTK), made into telephone calls: speech to pretrain the encoder on.
@@ -117,9 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     for sub in (switchboard, sample, render, segments, clips):
         condition = ", if it exists" if sub is switchboard else ""
         sub.add_argument("--audio", type=Path, metavar="DIR", help=f"(default: data/CORPUS/audio{condition})")
-    segments.add_argument(
-        "--table", type=Path, nargs="+", metavar="PATH", help="(default: data/CORPUS/transcripts)"
-    )
+    _add_segments_flags(segments)
     for sub in (sample, simulate):
         sub.add_argument("--conversations", type=int, metavar="N", help="how many to simulate (default: 45)")
         sub.add_argument("--minutes", type=float, metavar="M", help="length of each (default: 2.5)")
@@ -138,6 +143,29 @@ def main(argv: list[str] | None = None) -> int:
             help="stop at, or skip and list, conversations that cannot be read (default: %(default)s)",
         )
     return command.run(lambda args: args.body(args), parser, argv)
+
+
+def _add_segments_flags(segments: argparse.ArgumentParser) -> None:
+    segments.add_argument(
+        "--table", type=Path, nargs="+", metavar="PATH", help="(default: data/CORPUS/transcripts)"
+    )
+    segments.add_argument(
+        "--channels",
+        type=_two_names,
+        metavar="FIRST,SECOND",
+        default=(),
+        help="what the tables call the two channels; rows of others are left out",
+    )
+    segments.add_argument(
+        "--unit", choices=("s", "ms"), default="s", help="of times in tables (default: %(default)s)"
+    )
+
+
+def _two_names(text: str) -> tuple[str, str]:
+    first, _, second = text.partition(",")
+    if not first.strip() or not second.strip() or "," in second or first.strip() == second.strip():
+        raise argparse.ArgumentTypeError(f"{text!r}: give two names, as in agent,customer")
+    return first.strip(), second.strip()
 
 
 def _corpus(args: argparse.Namespace) -> Corpus:
@@ -214,7 +242,15 @@ def _segments(args: argparse.Namespace) -> None:
     corpus = _corpus(args)
     tables = args.table or [corpus.transcripts_folder]
     seed = corpus.manifest.seed
-    made = segments.read(corpus.audio_folder, tables, *_split(args, corpus), seed, args.on_error)
+    made = segments.read(
+        corpus.audio_folder,
+        tables,
+        *_split(args, corpus),
+        seed,
+        args.on_error,
+        args.channels,
+        args.unit,
+    )
     _write(made, args, corpus)
 
 

@@ -1,8 +1,6 @@
-"""What the readers of corpora share: faults, merging words, durations, splits, and the manifest."""
+"""What the readers of corpora share: merging words, durations, splits, and the manifest."""
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pyarrow as pa
 
 from vap_pipeline.artefacts.manifest import SCHEMA, Conversation, Manifest, check_duration
 from vap_pipeline.corpora import recordings
+from vap_pipeline.corpora.faults import Faults
 from vap_pipeline.io.errors import InputError
 
 GAP_S = 0.05  # words closer than this are one segment
@@ -27,28 +26,6 @@ class Speech:
     start_s: np.ndarray
     end_s: np.ndarray
     duration_s: float  # of the conversation; without audio, the last end time
-
-
-class Faults:
-    """Conversations that cannot be read: the first one stops the command, or all are skipped and listed."""
-
-    def __init__(self, on_error: str = "stop") -> None:
-        self.skip = on_error == "skip"
-        self.skipped: list[str] = []
-
-    @contextmanager
-    def handled(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError as error:
-            if not self.skip:
-                raise
-            self.skipped.append(str(error))
-
-    def report(self) -> None:
-        """List the conversations that were skipped."""
-        if self.skipped:
-            logging.warning("left out:\n  %s", "\n  ".join(self.skipped))
 
 
 def paired(spoken: Iterable[str], audio: Mapping[str, Path], root: Path, faults: Faults) -> list[str]:
@@ -92,19 +69,22 @@ def merge(
     return start_s[first], end_s[np.roll(first, -1)]
 
 
-def fit(name: str, speech: Speech, recording: Path | None) -> Speech:
+def fit(name: str, speech: Speech, *recording: Path) -> Speech:
     """Give the conversation the duration of its recording, and cut off speech after its end.
+
+    Args:
+        recording: its audio file, or the files of the two speakers; without one, the duration stays.
 
     Raises:
         InputError: the recording cannot be used, the conversation is shorter than 10 s, or there is speech
             more than a second after its end.
     """
-    duration_s = speech.duration_s if recording is None else recordings.duration_s(recording)
+    duration_s = recordings.duration_s(*recording) if recording else speech.duration_s
     check_duration(f"conversation {name}", duration_s)
     overrun = speech.end_s.max(initial=0) - duration_s
     if overrun > OVERRUN_S:
         raise InputError(
-            f"conversation {name}: its speech ends {overrun:.2f} s after {recording} does; "
+            f"conversation {name}: its speech ends {overrun:.2f} s after {recording[0]} does; "
             "the audio is cut short or another recording's: get the right file"
         )
     inside = speech.start_s <= duration_s
@@ -140,16 +120,19 @@ def split(names: Sequence[str], test: int, folds: int) -> dict[str, Split]:
     return found | dict.fromkeys(names[train:], ("test", None))
 
 
-def assemble(
-    speech: Mapping[str, Speech], audio: Mapping[str, Path], root: Path | None, splits: Mapping[str, Split]
-) -> Manifest:
-    """Return the manifest of the conversations in ``speech``; those without a split are listed as unused."""
+def assemble(speech: Mapping[str, Speech], audio: Mapping[str, str], splits: Mapping[str, Split]) -> Manifest:
+    """Return the manifest of the conversations in ``speech``.
+
+    Args:
+        audio: the path of each recording below the folder of audio, or its two paths joined by ``|``.
+        splits: conversations without a split are listed as unused.
+    """
     if not speech:
         raise InputError("no conversation is left; correct those that were skipped")
     conversations = []
     for name, spoken in speech.items():
-        path = audio[name].relative_to(root).as_posix() if root else ""
-        conversations.append(Conversation(name, path, spoken.duration_s, *splits.get(name, ("", None))))
+        split = splits.get(name, ("", None))
+        conversations.append(Conversation(name, audio.get(name, ""), spoken.duration_s, *split))
     ordered = sorted(speech)
     lengths = [len(speech[name].start_s) for name in ordered]
     names = pa.DictionaryArray.from_arrays(

@@ -21,7 +21,8 @@ from vap_pipeline.artefacts.manifest import Manifest
 from vap_pipeline.audio.headers import read_header
 from vap_pipeline.audio.telephone import RATE_HZ, band_pass
 from vap_pipeline.corpora import build, recordings
-from vap_pipeline.corpora.build import Faults, Speech
+from vap_pipeline.corpora.build import Speech
+from vap_pipeline.corpora.faults import Faults
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
@@ -58,13 +59,13 @@ def read(clips: Path, audio: Path, test: int | None, folds: int, on_error: str =
     names = ["-".join(pair) for pair in pairs]
     splits = build.split(names, min(2, max(len(names) - folds, 0)) if test is None else test, folds)
     speech: dict[str, Speech] = {}
-    audio_of: dict[str, Path] = {}
+    audio_of: dict[str, str] = {}
     for name, pair in tqdm(zip(names, pairs, strict=True), "calls", len(names), unit="", disable=None):
         path = audio / f"{name}.wav"
         if call := _call([spoken[speaker] for speaker in pair], path, faults):
-            speech[name], audio_of[name] = call, path
+            speech[name], audio_of[name] = call, path.name
     faults.report()
-    return build.assemble(speech, audio_of, audio, splits)
+    return build.assemble(speech, audio_of, splits)
 
 
 def _call(sides: list[list[Path]], path: Path, faults: Faults) -> Speech | None:

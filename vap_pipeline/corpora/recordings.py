@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vap_pipeline.audio.headers import check_two_channels, read_header
+from vap_pipeline.corpora.faults import Faults
 from vap_pipeline.io.errors import InputError
 
-SUFFIXES = (".sph", ".wav", ".flac")
+SUFFIXES = (".sph", ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -36,12 +37,13 @@ def walk(root: Path) -> Iterator[Path]:
             yield Path(folder, file)
 
 
-def find(root: Path, name: Callable[[str], str | None]) -> dict[str, Path]:
+def find(root: Path, name: Callable[[str], str | None], faults: Faults) -> dict[str, Path]:
     """Return the audio file of each conversation, anywhere below ``root``.
 
     Args:
         root: folder of audio.
         name: returns the conversation of a file's stem, or None if it is not of this corpus.
+        faults: takes the fault of a conversation with two files, which is still returned.
 
     Raises:
         InputError: there is no such folder, no audio in it, or two files of one conversation.
@@ -52,21 +54,41 @@ def find(root: Path, name: Callable[[str], str | None]) -> dict[str, Path]:
         if conversation is None:
             continue
         if conversation in found:
-            raise InputError(
-                f"{path}: {found[conversation]} has the same conversation; remove one of the two"
-            )
-        found[conversation] = path
+            with faults.handled(conversation):
+                raise InputError(
+                    f"{path}: {found[conversation]} has the same conversation; remove one of the two"
+                )
+        found.setdefault(conversation, path)
     if not found:
         raise InputError(f"{root}: no audio of this corpus below it ({', '.join(SUFFIXES)}); check the path")
     return found
 
 
-def duration_s(path: Path) -> float:
-    """Return the duration of a two-channel audio file in seconds, from its header.
+def duration_s(*paths: Path) -> float:
+    """Return the duration of a recording in seconds, from the header of its file or of its two files.
+
+    Args:
+        paths: one file with two channels, or a file with one channel for each speaker; the recording is as
+            long as the longer one.
 
     Raises:
-        InputError: not audio, truncated (as far as its header shows), or not of two channels.
+        InputError: not audio, truncated (as far as a header shows), or of another number of channels.
     """
-    header = read_header(path)
-    check_two_channels(path, header.channels)
-    return header.samples / header.rate
+    headers = [read_header(path) for path in paths]
+    if len(paths) == 1:
+        check_two_channels(paths[0], headers[0].channels)
+    for path, header in zip(paths, headers, strict=True):
+        if len(paths) > 1 and header.channels != 1:
+            raise InputError(
+                f"{path}: {header.channels} channels, expected one, as a file of one speaker has; "
+                "take the channel of that speaker out"
+            )
+    return max(header.samples / header.rate for header in headers)
+
+
+def may_be_mono(path: Path) -> bool:
+    """Whether a file has one channel; also where its header cannot be read, which is said when it is used."""
+    try:
+        return read_header(path).channels == 1
+    except InputError:
+        return True

@@ -15,7 +15,8 @@ from tqdm import tqdm
 from vap_pipeline.artefacts.manifest import Manifest
 from vap_pipeline.audio.rates import LONGEST_S
 from vap_pipeline.corpora import build, recordings
-from vap_pipeline.corpora.build import Faults, Speech
+from vap_pipeline.corpora.build import Speech
+from vap_pipeline.corpora.faults import Faults
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
@@ -40,21 +41,24 @@ def read(transcripts: Path, audio: Path | None, test: int, folds: int, on_error:
     """
     sides = find(transcripts)
     faults = Faults(on_error)
-    recorded = {} if audio is None else recordings.find(audio, _of_audio)
+    recorded: dict[str, Path] = {} if audio is None else recordings.find(audio, _of_audio, faults)
     names = sorted(sides, key=_number) if audio is None else build.paired(sides, recorded, audio, faults)
     names.sort(key=_number)
 
     speech: dict[str, Speech] = {}
     asides = set()
     for name in tqdm(names, "transcripts", unit=" conversations", disable=None):
+        if name in faults.left_out:
+            continue
         with faults.handled():
             spoken, aside = read_conversation(name, sides[name])
-            speech[name] = build.fit(name, spoken, recorded.get(name))
+            speech[name] = build.fit(name, spoken, *([recorded[name]] if audio else []))
             if aside:
                 asides.add(name)
     faults.report()
     splits = build.split([name for name in names if name not in asides], test, folds)
-    return build.assemble(speech, recorded, audio, splits)
+    paths = {name: path.relative_to(audio).as_posix() for name, path in recorded.items() if audio}
+    return build.assemble(speech, paths, splits)
 
 
 def find(transcripts: Path) -> dict[str, dict[str, Path]]:
@@ -121,7 +125,7 @@ def words(path: Path, utterances: str) -> tuple[np.ndarray, np.ndarray, float, b
     """
     files.check_regular(path)
     try:
-        content = path.read_bytes().decode().strip()
+        content = path.read_bytes().decode("utf-8-sig").strip()  # editors add the mark
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     except UnicodeDecodeError as error:
