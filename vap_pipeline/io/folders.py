@@ -110,7 +110,7 @@ class LocalFolder:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files.write_durably(path, content)
             while True:
-                with suppress(FileNotFoundError):  # there was none
+                with suppress(FileNotFoundError):  # the name is new
                     target.rename(partial / "old")
                 try:
                     (partial / "new").rename(target)
