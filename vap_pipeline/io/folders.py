@@ -6,8 +6,8 @@ A subfolder counts if it holds a file with a certain name, its mark.
 import errno
 import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,16 @@ def open_folder(path: str, mark: str) -> "LocalFolder | RemoteFolder":
 
 def _truncated(path: str) -> InputError:
     return InputError(f"{path}: truncated; run the command that made it again")
+
+
+def _open(path: str) -> int:
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would block
+    try:
+        files.check_regular(path, file)
+    except InputError:
+        os.close(file)
+        raise
+    return file
 
 
 class LocalFolder:
@@ -48,8 +58,13 @@ class LocalFolder:
         Raises:
             MissingFile: there is none.
         """
-        with self._opened(name) as file:
-            return os.read(file, os.fstat(file).st_size)
+        path = f"{self.root}/{name}"
+        with files.reading(path):
+            file = _open(path)
+            try:
+                return os.read(file, os.fstat(file).st_size)
+            finally:
+                os.close(file)
 
     def read_into(self, name: str, offset: int, array: np.ndarray) -> None:
         """Fill a contiguous array from ``offset`` on.
@@ -60,22 +75,15 @@ class LocalFolder:
         Raises:
             InputError: the file is missing, cannot be read, or ends before.
         """
-        buffer = array.data.cast("B")
-        with self._opened(name) as file:
-            while buffer:
-                count = os.preadv(file, [buffer], offset)
-                if not count:
-                    raise _truncated(f"{self.root}/{name}")
-                buffer, offset = buffer[count:], offset + count
-
-    @contextmanager
-    def _opened(self, name: str) -> Iterator[int]:
-        path = f"{self.root}/{name}"
+        path, buffer = f"{self.root}/{name}", array.data.cast("B")
         with files.reading(path):
-            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would block
+            file = _open(path)
             try:
-                files.check_regular(path, file)
-                yield file
+                while buffer:
+                    count = os.preadv(file, [buffer], offset)
+                    if not count:
+                        raise _truncated(path)
+                    buffer, offset = buffer[count:], offset + count
             finally:
                 os.close(file)
 
@@ -110,7 +118,7 @@ class LocalFolder:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files.write_durably(path, content)
             while True:
-                with suppress(FileNotFoundError):  # there was none
+                with suppress(FileNotFoundError):  # the name is new
                     target.rename(partial / "old")
                 try:
                     (partial / "new").rename(target)
