@@ -106,6 +106,11 @@ def open_recording(path: Path, check_stop: Callable[[], None] = _never_stop, mon
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
 
 
+def whole(recording: Recording) -> Tensor:
+    """Return all samples of a recording at 16 kHz, (2, samples) float32."""
+    return torch.cat(list(resample(recording.blocks(), recording.rate)), dim=1)
+
+
 def gains(recording: Recording) -> Tensor:
     """Return the factor of each channel in the mix of the two, (2,).
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from vap_pipeline.evaluate.statistics import TurnTaking
-from vap_pipeline.io import plots
 from vap_pipeline.turn_taking.speaker_runs import BOTH, ONLY_A, ONLY_B, SILENCE
+from vap_pipeline.views import plots
 
 SPEECH, OVERLAP, GAP, PAUSE = plots.BLUE, plots.VERMILION, plots.GREEN, plots.GREY
 BACKCHANNEL = plots.PINK

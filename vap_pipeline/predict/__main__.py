@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="S",
         help="draw a stretch as PNG: START END in seconds (the first half minute)",
     )
-    add("--page", action="store_true", help="write an HTML page to look at and listen to")
+    add("--page", action="store_true", help="an HTML page to look at and listen to, which needs no network")
     group = parser.add_argument_group("live: one line of JSON a frame on standard output")
     add = group.add_argument
     add("--live", action="store_true", help="predict while the audio comes, from - (WAV or raw 16-bit PCM)")

@@ -12,7 +12,8 @@ import pyarrow.csv
 from tqdm import tqdm
 
 from vap_pipeline.artefacts import manifest
-from vap_pipeline.audio.recording import open_recording
+from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
+from vap_pipeline.audio.recording import open_recording, whole
 from vap_pipeline.io import files, parquet
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.predict.events import Event, predicted_events
@@ -91,6 +92,16 @@ def _predict(
         stretch = args.figure or (0.0, FIGURE_S)
         files.write(f"{base}.png", figure(path.stem, table, events, *stretch))
         written.append(f"{base}.png")
+    if args.page:
+        from vap_pipeline.views.page import write_page
+
+        samples = whole(recording).T.numpy()
+        notes = f"model {predictor.name}, encoder {predictor.weights}"
+        rows = [event._asdict() for event in events]
+        write_page(
+            f"{base}.html", f"Predictions for {path.stem}", samples, SAMPLE_RATE_HZ, table, rows, notes
+        )
+        written.append(f"{base}.html")
     log.info("%s", ", ".join(written))
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-from vap_pipeline.io import plots
 from vap_pipeline.io.errors import InputError
-from vap_pipeline.io.timeline import Region, timeline
 from vap_pipeline.predict.events import Event
+from vap_pipeline.views import plots
+from vap_pipeline.views.timeline import Region, timeline
 
 COLOURS = {"shift": plots.GREEN, "hold": plots.LIGHT_GREY, "backchannel": plots.LIGHT_PINK}
 

@@ -72,7 +72,7 @@ class Predictor:
     Attributes:
         name: the folder that it was loaded from.
         network: the projection model, on the CPU, in evaluation mode.
-        encoder: the CPC encoder.
+        encoder: the CPC encoder, and ``weights``, the name of its weights.
         events: what counted as an event in training; its ``window_s`` is the context of predictions.
         backchannel_threshold: of ``p_bc``, measured on the validation set; 0.5 if it was not.
     """
@@ -81,6 +81,7 @@ class Predictor:
         self, name: str, network: ProjectionModel, config: dict[str, Any], encoder: CPCEncoder
     ) -> None:
         self.name, self.network, self.encoder = name, network, encoder
+        self.weights: str = config.get("store", {}).get("encoder", {}).get("weights", "unknown")
         self.events: EventSettings = recorded(config.get("events"), name)
         thresholds = config.get("thresholds") or {}
         self.backchannel_threshold: float = thresholds.get("predict_backchannel", {}).get("frame", 0.5)

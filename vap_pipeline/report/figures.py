@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from vap_pipeline.artefacts import score_files
-from vap_pipeline.io import plots
-from vap_pipeline.io.timeline import Region
-from vap_pipeline.io.timeline import timeline as draw_timeline
 from vap_pipeline.settings.events import FRAME_RATE_HZ
 from vap_pipeline.turn_taking.scores import TASKS
+from vap_pipeline.views import plots
+from vap_pipeline.views.timeline import Region
+from vap_pipeline.views.timeline import timeline as draw_timeline
 
 RECALL = np.linspace(0, 1, 201)
 TITLES = {

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vap_pipeline.io import plots
+from vap_pipeline.views import plots
 
 
 class Region(NamedTuple):
