@@ -84,7 +84,7 @@ def test_it_plays_seeks_zooms_and_picks_events(browser, tmp_path):
 
     def click(seconds):  # near the top of the curves
         at = browser.execute_script(f"return x({seconds})") - curves.size["width"] / 2
-        offset = round(at), round(90 - curves.size["height"] / 2)
+        offset = round(at), round(110 - curves.size["height"] / 2)
         ActionChains(browser).move_to_element_with_offset(curves, *offset).click().perform()
 
     click(31)  # between two events

@@ -61,7 +61,6 @@ def write_page(
         "NOTES": html.escape(notes),
         "CSS": _asset("page.css"),
         "WAVESURFER": _asset("wavesurfer.min.js"),
-        "TIMELINE": _asset("wavesurfer-timeline.min.js"),
         "DATA": json.dumps(data).replace("<", "\\u003c"),  # no name can end the script
         "JS": _asset("page.js"),
     }

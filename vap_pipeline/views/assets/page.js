@@ -21,7 +21,7 @@ const clock = (seconds, digits = 2) =>
 const hue = (event) => colour(INK[event.name] || "other");
 
 // The rows below the waveforms: name, height, and the curves [column, colour, lowest, highest].
-const rows = [["speech", 76, null]];
+const rows = [["time", TICKS_PX, null], ["speech", 76, null]];
 const add = (name, scale, pairs) => {
   const present = pairs.filter(([column]) => columns[column]);
   if (present.length) rows.push([name, 84, present, scale]);
@@ -38,9 +38,7 @@ const wave = WaveSurfer.create({
   container: $("wave"), url: URL.createObjectURL(new Blob([bytes(data.audio)], { type: "audio/mpeg" })),
   peaks, duration: data.duration_s, height: WAVE_PX, normalize: true, cursorColor: colour("ink"), autoScroll: true,
   autoCenter: false, dragToSeek: false, hideScrollbar: true,
-  splitChannels: SPEAKER.map((_, i) => ({ waveColor: colour("ab"[i]), progressColor: colour("ab"[i]), height: WAVE_PX })),
-  plugins: [WaveSurfer.Timeline.create({ height: TICKS_PX, insertPosition: "beforebegin", formatTimeCallback: (s) => clock(s, 0) })],
-});
+  splitChannels: SPEAKER.map((_, i) => ({ waveColor: colour("ab"[i]), progressColor: colour("ab"[i]), height: WAVE_PX })),});
 
 // The visible stretch, from the waveform's scroll container.
 const width = () => $("curves").clientWidth;
@@ -86,6 +84,17 @@ function curve(context, values, top, tall, paint, sides) {
   context.stroke();
 }
 
+const TICKS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800];
+function ticks(context, top) {
+  const every = TICKS_S.find((s) => s * scale() > 70) || 3600;
+  context.fillStyle = colour("quiet");
+  context.font = "11px system-ui, sans-serif";
+  for (let t = Math.ceil(left() / every) * every; x(t) < width(); t += every) {
+    context.fillRect(Math.round(x(t)), top + 2, 1, TICKS_PX - 4);
+    context.fillText(clock(t, every < 1 ? 1 : 0), x(t) + 4, top + 14);
+  }
+}
+
 function bars(context, values, top, tall, paint) {
   const step = data.frame_s, first = Math.max(0, Math.floor(left() / step));
   const last = Math.min(values.length, Math.ceil((left() + width() / scale()) / step) + 1);
@@ -106,6 +115,7 @@ function draw() {
   for (const row of rows) {
     const [name, tall, curves] = row;
     if (top) { context.fillStyle = colour("line"); context.fillRect(0, top, width(), 1); }
+    if (name === "time") { ticks(context, top); top += tall; continue; }
     const inner = top + 8, room = tall - 16;
     for (const event of data.events) {
       if (event.end_s < left() || event.start_s > end) continue;
@@ -225,7 +235,7 @@ addEventListener("keydown", (key) => {
 });
 
 // Names at the left, beside the rows that they belong to.
-let top_ = 0; // the time line lies over A's waveform
+let top_ = 0;
 const label = (html, tall, ends) => {
   const name = document.createElement("div");
   name.innerHTML = html;
@@ -241,7 +251,8 @@ const label = (html, tall, ends) => {
 };
 label("<b>A</b> sound", WAVE_PX); label("<b>B</b> sound", WAVE_PX);
 for (const [name, tall, curves, ends] of rows) {
-  if (!curves) { label("<b>A</b> speech", tall / 2); label("<b>B</b> speech", tall / 2); } else label(name, tall, ends);
+  if (name === "time") top_ += tall;
+  else if (!curves) { label("<b>A</b> speech", tall / 2); label("<b>B</b> speech", tall / 2); } else label(name, tall, ends);
 }
 
 $("bar").onscroll = () => { if (Math.abs($("bar").scrollLeft - wave.getScroll()) > 1) wave.setScroll($("bar").scrollLeft); };
