@@ -13,6 +13,9 @@ model               bins per speaker                    target
 ==================  ==================================  ==========================================
 """
 
+import math
+from itertools import accumulate, pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,13 +32,27 @@ BINS_PERCENT = {"discrete": FOUR_PERCENT, "independent": FOUR_PERCENT, "independ
 NEAR_BINS = {"independent": 2, "independent-40": 12}  # in the first 0.6 s, left out while someone speaks
 
 
-def bins(model: str, horizon_frames: int = HORIZON_FRAMES) -> tuple[int, ...]:
+def bins(model: str, horizon_frames: int = HORIZON_FRAMES, rate_hz: float = FRAME_RATE_HZ) -> tuple[int, ...]:
     """Return the lengths of a model's bins in frames: 20, 40, 60 and 80, or forty of 5, of the paper's 200.
 
+    Below 100 Hz a bin may not end on a frame: its end is then rounded, half a frame up. So the 0.2, 0.4, 0.6
+    and 0.8 s are 3, 5, 7 and 10 frames at 12.5 Hz.
+
+    Args:
+        horizon_frames: length of the projection window at ``rate_hz``.
+
     Raises:
-        InputError: the horizon does not divide into whole frames.
+        InputError: the horizon does not divide into whole frames of 10 ms, or a bin would have no frame.
     """
     sizes = [share * horizon_frames / 100 for share in BINS_PERCENT.get(model, ())]
+    if rate_hz != FRAME_RATE_HZ:
+        ends = [math.floor(end + 0.5) for end in accumulate(sizes, initial=0.0)]
+        rounded = tuple(end - start for start, end in pairwise(ends))
+        if not all(rounded):
+            raise InputError(
+                f"{model} has bins shorter than a frame at {rate_hz:g} Hz; choose a higher frame rate"
+            )
+        return rounded
     if any(size != int(size) for size in sizes):
         raise InputError(
             f"setting events.horizon_s is {horizon_frames / FRAME_RATE_HZ:g}; the bins of {model} must be "
@@ -44,11 +61,13 @@ def bins(model: str, horizon_frames: int = HORIZON_FRAMES) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def labels(va: Tensor, model: str, horizon_frames: int = HORIZON_FRAMES) -> Tensor:
+def labels(
+    va: Tensor, model: str, horizon_frames: int = HORIZON_FRAMES, rate_hz: float = FRAME_RATE_HZ
+) -> Tensor:
     """Targets of ``model`` for every frame whose projection window is inside ``va``.
 
     Args:
-        va: (..., frames + horizon, 2) voice activity.
+        va: (..., frames + horizon, 2) voice activity at ``rate_hz``.
         model: one of ``MODELS``.
         horizon_frames: length of the projection window; the bins are in proportion to it.
 
@@ -67,7 +86,7 @@ def labels(va: Tensor, model: str, horizon_frames: int = HORIZON_FRAMES) -> Tens
     if model == "comparative":
         a, b = count(horizon_frames)[..., 1:, :].unbind(-1)
         return a / (a + b + 1e-9)
-    sizes = bins(model, horizon_frames)
+    sizes = bins(model, horizon_frames, rate_hz)
     half = {size: 2 * count(size) >= size for size in set(sizes)}
     starts = [1 + sum(sizes[:i]) for i in range(len(sizes))]
     bits = torch.stack([half[size].narrow(-2, t, n) for size, t in zip(sizes, starts, strict=True)], dim=-1)
