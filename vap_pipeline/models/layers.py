@@ -138,9 +138,7 @@ def attention(scale: float | None, bias: Tensor | None) -> Attend:
     return attend
 
 
-def attention_bias(
-    ages: Tensor, slopes: Tensor | None = None, context_frames: int | None = None
-) -> Tensor | None:
+def attention_bias(ages: Tensor, slopes: Tensor | None = None, context_frames: int | None = None) -> Tensor:
     """Return what is added to the scores: a penalty for distance, and −∞ for keys that are not seen.
 
     Args:

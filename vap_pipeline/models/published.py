@@ -1,8 +1,8 @@
 """Checkpoints that others published: a torch file in, the stereo model and its encoder out.
 
 The names and shapes are those of docs/definitions.md, "Published checkpoints". There are two lines: the older
-one, whose files hold the CPC encoder, and the real-time one, whose files do not and which reads voice activity
-after the first layer.
+one, whose files hold the CPC encoder, and the real-time one, whose files do not. The latter reads voice
+activity after the first layer.
 """
 
 import re
@@ -25,6 +25,7 @@ Tensors = dict[str, Tensor]
 LIGHTNING_PREFIX = "net."
 ENCODER_PREFIX = "encoder.encoder."
 CONVOLUTION = "encoder.downsample.1.weight"
+KNOWN = (ENCODER_PREFIX, "objective.")  # read by other means
 CODEBOOK = "objective.codebook.emb.weight"
 OLDER_LINE_HZ = {5: 50.0, 11: 20.0}  # by kernel
 REAL_TIME_LINE_HZ = {5: 20.0, 10: 10.0, 20: 5.0}
@@ -71,11 +72,13 @@ class Published(NamedTuple):
         model: the stereo model, in evaluation mode.
         encoder: CPC, if its weights are in the file; None if they are those of the official checkpoint.
         rate_from: where the frame rate was taken from, to show to the user.
+        unused: names of tensors that are not part of the stereo model, such as other heads.
     """
 
     model: StereoModel
     encoder: CPCEncoder | None
     rate_from: str
+    unused: tuple[str, ...]
 
 
 def load(path: str | Path, frame_rate_hz: float | None = None) -> Published:
@@ -96,15 +99,17 @@ def load(path: str | Path, frame_rate_hz: float | None = None) -> Published:
             model = StereoModel(config)
         _check_slopes(tensors, config.heads)
         _check_codebook(tensors)
-        model.load_state_dict(_renamed(tensors, config), assign=True)
+        sources = _sources(config)
+        joined = {name: torch.cat([tensors[part] for part in parts]) for name, parts in sources.items()}
+        model.load_state_dict(joined, assign=True)
     except KeyError as error:
-        raise InputError(
-            f"{path}: not a stereo model: it lacks {error.args[0]}; give another file"
-        ) from error
+        raise InputError(f"{path}: not a stereo model: {error.args[0]} is missing; give another") from error
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: not a published stereo model ({reason}); give another file") from error
-    return Published(model.eval(), encoder, rate_from)
+    other = tensors.keys() - {name for names in sources.values() for name in names}
+    unused = (name for name in sorted(other) if not name.startswith(KNOWN) and not _is_slope(name))
+    return Published(model.eval(), encoder, rate_from, tuple(unused))
 
 
 def _read(path: Path) -> Tensors:
@@ -137,8 +142,8 @@ def _config(path: Path, tensors: Tensors, real_time: bool, rate_hz: float | None
     kernel = tensors[CONVOLUTION].shape[2] if CONVOLUTION in tensors else 1
     if rate_hz is not None:
         rate_from = "as given"
-    elif named := re.search(r"(?<![\d.])(\d+(?:\.\d+)?) ?hz", path.name, re.IGNORECASE):
-        rate_hz, rate_from = float(named[1]), "from the file's name"
+    elif named := [rate for rate in _rates_in(path.name) if rate in RATES_HZ]:
+        rate_hz, rate_from = named[0], "from the file's name"
     elif kernel == 1:
         rate_hz, rate_from = 100.0, "there is no convolution"
     else:
@@ -171,14 +176,18 @@ def _config(path: Path, tensors: Tensors, real_time: bool, rate_hz: float | None
     return config, f"{rate_hz:g} Hz: {rate_from}"
 
 
+def _rates_in(name: str) -> list[float]:
+    return [float(number) for number in re.findall(r"(?<![\d.])(\d+(?:\.\d+)?) ?hz", name, re.IGNORECASE)]
+
+
 def _count(names: Iterable[str], prefix: str) -> int:
     """Number of layers under ``prefix``, numbered from 0."""
     numbers = {name.removeprefix(prefix).split(".")[0] for name in names if name.startswith(prefix)}
     return len(numbers)
 
 
-def _renamed(tensors: Tensors, config: ModelConfig) -> Tensors:
-    """Return the tensors under the names of :class:`StereoModel`; projections that it joins are joined."""
+def _sources(config: ModelConfig) -> dict[str, list[str]]:
+    """Return, by the names of :class:`StereoModel`, the published tensors that are joined to make it."""
     names = dict(REST)
     if config.rate_hz < 100:
         names |= DOWNSAMPLE
@@ -187,7 +196,7 @@ def _renamed(tensors: Tensors, config: ModelConfig) -> Tensors:
         layers.append((f"trunk.stereo_layers.{i}.", f"ar.layers.{i}.", LAYER | CROSS))
     for ours, theirs, parts in layers:
         names |= {ours + name: [theirs + source for source in sources] for name, sources in parts.items()}
-    return {name: torch.cat([tensors[source] for source in sources]) for name, sources in names.items()}
+    return names
 
 
 def _encoder(tensors: Tensors) -> CPCEncoder:
@@ -207,10 +216,14 @@ def _encoder(tensors: Tensors) -> CPCEncoder:
     return encoder.eval()
 
 
+def _is_slope(name: str) -> bool:
+    return name.endswith((".mha.m", ".mha_cross.m"))
+
+
 def _check_slopes(tensors: Tensors, heads: int) -> None:
     expected = alibi_slopes(heads)
     for name, tensor in tensors.items():
-        if name.endswith((".mha.m", ".mha_cross.m")) and not torch.allclose(tensor.flatten(), expected):
+        if _is_slope(name) and not torch.allclose(tensor.flatten(), expected):
             raise ValueError(f"{name} holds other slopes than ALiBi's")
 
 

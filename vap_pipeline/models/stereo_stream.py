@@ -1,7 +1,7 @@
 """The stereo model live: keys and values are kept over a fixed context, so a frame always costs the same.
 
-ALiBi knows only how old a key is, so the window slides: a stream gives the numbers of the model run offline with
-the same limit of context.
+ALiBi knows only how old a key is, so the window slides: a stream gives the numbers of the model run offline
+with the same limit of context.
 """
 
 import torch
@@ -76,12 +76,12 @@ class _Clock:
         numbers = torch.arange(self.now, self.now + frames, device=self.held.device)
         self.places = numbers % len(self.held)
         self.held[self.places] = numbers
-        bias = attention_bias(numbers[:, None] - self.held, self.slopes, self.context_frames)
-        self.bias, self.now = bias, self.now + frames
+        self.bias = attention_bias(numbers[:, None] - self.held, self.slopes, self.context_frames)
+        self.now += frames
 
 
 class _Cache:
-    """Keys and values of one attention; called with those of the newest frames, it attends to all it holds."""
+    """Keys and values of one attention. A call adds those of the newest frames, and attends to all."""
 
     def __init__(self, clock: _Clock, shape: tuple[int, ...], scale: float) -> None:
         self.clock, self.scale = clock, scale
