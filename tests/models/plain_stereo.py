@@ -37,17 +37,18 @@ def attention(query_input, key_value_input, weights, name, heads, context=None):
     q = query_input @ weights[f"{name}.query.weight"].T
     k = key_value_input @ weights[f"{name}.key.weight"].T
     v = key_value_input @ weights[f"{name}.value.weight"].T
-    i, j = np.arange(frames)[:, None], np.arange(frames)[None]
-    seen = j <= i if context is None else (j <= i) & (j > i - context)
-    outputs = []
+    outputs = np.empty((frames, width))
     for head in range(heads):
         part = slice(head * width // heads, (head + 1) * width // heads)
         slope = 2.0 ** (-8 * (head + 1) / heads)
-        scores = q[:, part] @ k[:, part].T / math.sqrt(width) + slope * j
-        scores = np.where(seen, scores, -np.inf)
-        weight = np.exp((scores - scores.max(1, keepdims=True)).astype(np.float32))
-        outputs.append(weight / weight.sum(1, keepdims=True) @ v[:, part])
-    return np.concatenate(outputs, axis=1) @ weights[f"{name}.proj.weight"].T
+        for start in range(0, frames, 250):  # some queries at a time, and no key after the last of them
+            end = min(start + 250, frames)
+            i, j = np.arange(start, end)[:, None], np.arange(end)[None]
+            scores = q[start:end, part] @ k[:end, part].T / math.sqrt(width) + slope * j
+            scores = np.where((j <= i) & (j > i - (context or frames)), scores, -np.inf)
+            weight = np.exp((scores - scores.max(1, keepdims=True)).astype(np.float32))
+            outputs[start:end, part] = weight / weight.sum(1, keepdims=True) @ v[:end, part]
+    return outputs @ weights[f"{name}.proj.weight"].T
 
 
 def feed_forward(x, weights, name):

@@ -52,7 +52,7 @@ def test_channels_are_exchanged_within_an_example():
 
 
 def test_cross_attention_reads_the_other_channels_input_to_the_layer():
-    """With self-attention and feed-forward net switched off and uniform weights: the mean of what the other said."""
+    """Self-attention and feed-forward net switched off, uniform weights: the mean of the other's frames."""
     layer = StereoLayer(4, 1, 8, 0.0).eval()
     with torch.no_grad():
         layer.attention_out.weight.zero_()
@@ -66,15 +66,13 @@ def test_cross_attention_reads_the_other_channels_input_to_the_layer():
     torch.testing.assert_close(y, x + so_far.flip(0))
 
 
-@pytest.mark.parametrize(
-    ("rate_hz", "kernel"), [(50, 5), (25, 9), (20, 11), (12.5, 17), (10, 10), (5, 20), (100, 1)]
-)
-def test_usual_kernels(rate_hz, kernel):
-    assert kernel_of(rate_hz) == kernel
+def test_usual_kernels():
+    rates_hz = (100, 50, 25, 20, 12.5, 10, 5)
+    assert [kernel_of(rate_hz) for rate_hz in rates_hz] == [1, 5, 9, 11, 17, 10, 20]
 
 
 def test_no_other_rate():
-    with pytest.raises(InputError, match="30 Hz is not supported; choose from 100, 50, 25, 20, 12.5, 10, 5"):
+    with pytest.raises(InputError, match=r"30 Hz is not supported; choose from 100, 50, 25, 20, 12\.5"):
         kernel_of(30.0)
 
 

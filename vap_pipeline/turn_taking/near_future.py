@@ -7,7 +7,6 @@ Inoue et al., "Real-time and Continuous Turn-taking Prediction Using Voice Activ
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 NOW_BINS, FUTURE_BINS = slice(0, 2), slice(2, 4)
@@ -48,19 +47,21 @@ def p_future(logits: Tensor, model: str = "discrete") -> Tensor:
 
 
 def entropy(logits: Tensor, model: str = "discrete") -> Tensor:
-    """Return the entropy (...) of the 256 projection windows in bits, 0 to 8.
+    """Return the entropy (...) of the distribution over the 256 classes in bits, 0 to 8.
 
     Independent bins are eight binary choices, whose entropies add up.
+
+    Raises:
+        ValueError: the model does not have four bins.
     """
-    logits = logits.float()
     if model == "independent":
-        one, zero = logits.sigmoid(), (-logits).sigmoid()
-        nats = -(one * F.logsigmoid(logits) + zero * F.logsigmoid(-logits)).sum(-1)
+        active = bin_probabilities(logits, model).flatten(-2)
+        choices = torch.cat([active, 1 - active], dim=-1)
     elif model == "discrete":
-        nats = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+        choices = logits.float().softmax(-1)
     else:
         raise ValueError(f"{model} does not have four bins")
-    return nats / math.log(2)
+    return torch.special.entr(choices).sum(-1) / math.log(2)
 
 
 def _share(expected: Tensor) -> Tensor:
