@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 POSITIONS = ("sinusoidal", "alibi")
-NEGLIGIBLE = 64.0  # an ALiBi penalty from which on a key is left out: its weight is some e^-64
+FARTHEST_PENALTY = 64.0  # of ALiBi; keys beyond it are left out
 
 # Queries, keys and values (N, heads, T, dim) in, (N, heads, T, dim) out.
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -153,10 +153,10 @@ def attention_bias(ages: Tensor, slopes: Tensor | None = None, context_frames: i
     hidden = ages < 0 if context_frames is None else (ages < 0) | (ages >= context_frames)
     if slopes is None:
         return torch.zeros(ages.shape, device=ages.device).masked_fill_(hidden, -math.inf)[None, None]
-    # Weights below e^-64 change no digit of a sum, but products with them are denormal numbers, with which a
-    # CPU computes so slowly that a training step takes nearly twice as long.
+    # Beyond it a key weighs less than e^-64 of the present frame with the same q·k. Such a weight changes no
+    # digit of a sum, but products with it are denormal numbers, which halve the speed of attention on a CPU.
     penalty = slopes[None, :, None, None] * ages
-    return (-penalty).masked_fill_(hidden | (penalty > NEGLIGIBLE), -math.inf)
+    return (-penalty).masked_fill_(hidden | (penalty > FARTHEST_PENALTY), -math.inf)
 
 
 def alibi_slopes(heads: int, device: torch.device | None = None) -> Tensor:
