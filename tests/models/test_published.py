@@ -172,6 +172,9 @@ WRONG = {
     "vap_head.bias is not finite": state() | {"vap_head.bias": torch.full((256,), torch.nan)},
     "numbers the classes differently": state() | {"objective.codebook.emb.weight": torch.zeros(256, 8)},
     "has 8 outputs, not the 256": state(outputs=8),
+    "not a published stereo model (": state() | {"encoder.downsample.1.weight": torch.zeros(3)},
+    "width is 6; it must be even and a multiple of the 4 heads": state()
+    | {"ar.combinator.h0_a.weight": torch.zeros(6, 6)},
     "kernel 7 is of no known frame rate": state(kernel=7),
     "more than one layer a channel": state() | {"ar_channel.layers.1.mha.m": torch.ones(4)},
 }

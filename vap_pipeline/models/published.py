@@ -104,7 +104,7 @@ def load(path: str | Path, frame_rate_hz: float | None = None) -> Published:
         model.load_state_dict(joined, assign=True)
     except KeyError as error:
         raise InputError(f"{path}: not a stereo model: {error.args[0]} is missing; give another") from error
-    except (ValueError, RuntimeError) as error:
+    except (InputError, ValueError, IndexError, TypeError, RuntimeError) as error:  # shapes of any kind
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"{path}: not a published stereo model ({reason}); give another file") from error
     other = tensors.keys() - {name for names in sources.values() for name in names}
