@@ -26,7 +26,8 @@ from vap_pipeline.artefacts import store
 from vap_pipeline.artefacts.windows import Batch, Windows, activity, inputs
 from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
 from vap_pipeline.encoders.cpc_weights import random
-from vap_pipeline.models.network import Layer, ModelConfig, ProjectionModel
+from vap_pipeline.models.layers import Attend, Layer
+from vap_pipeline.models.network import ModelConfig, ProjectionModel
 from vap_pipeline.runtime import memory
 from vap_pipeline.train.batches import Plan, pieces, read
 from vap_pipeline.turn_taking import projection
@@ -42,7 +43,7 @@ class ExplicitLayer(Layer):
         super().__init__(width, heads, feedforward, dropout)
         self.dropout = nn.Dropout(dropout)
 
-    def attention(self, x: Tensor) -> Tensor:
+    def attention(self, x: Tensor, attend: Attend) -> Tensor:
         q, k, v = self.query_key_value(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         ahead = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)

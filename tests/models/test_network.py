@@ -13,7 +13,8 @@ from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.io.tensors import digest, unpack
 from vap_pipeline.models.checkpoint import load, save
-from vap_pipeline.models.network import Dropout, ModelConfig, ProjectionModel, positions
+from vap_pipeline.models.layers import Dropout, positions
+from vap_pipeline.models.network import ModelConfig, ProjectionModel
 from vap_pipeline.turn_taking.projection import MODELS, OUTPUTS
 
 SMALL = {"input_dim": 12, "width": 16, "layers": 2, "heads": 2, "feedforward": 24}
@@ -119,7 +120,15 @@ def test_saved_and_loaded_it_says_the_same(tmp_path, place):
     model = ProjectionModel(ModelConfig(model="independent", **SMALL)).eval()
     save(model, {"fold": 3}, folder)
     loaded, config = load(folder)
-    assert config["fold"] == 3 and config["model"] == SMALL | {"model": "independent", "dropout": 0.1}
+    usual = {
+        "trunk": "mono",
+        "frame_rate_hz": 100.0,
+        "kernel": 1,
+        "positions": "sinusoidal",
+        "context_s": None,
+    }
+    usual |= {"activity_layer": "last", "dropout": 0.1}
+    assert config["fold"] == 3 and config["model"] == SMALL | {"model": "independent"} | usual
     assert torch.equal(model(*example()), loaded(*example())) and not loaded.training
 
 

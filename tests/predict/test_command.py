@@ -63,7 +63,8 @@ def listed(tmp_path, call):
     ("name", "columns"),
     [
         ("discrete", [*COLUMNS, *BACKCHANNEL, *STATES]),
-        ("independent", [*COLUMNS, *BACKCHANNEL]),
+        ("independent", [*COLUMNS, *BACKCHANNEL, *STATES]),
+        ("independent-40", [*COLUMNS, *BACKCHANNEL]),
         ("comparative", COLUMNS),
     ],
 )

@@ -16,7 +16,6 @@ from vap_pipeline.turn_taking.projection import (
     OUTPUTS,
     labels,
     loss,
-    now_and_future,
     probabilities,
 )
 
@@ -293,16 +292,3 @@ def test_probabilities_are_probabilities_and_swap_with_the_speakers(model, seed,
     if p_bc is not None and q_bc is not None:
         assert ((p_bc >= 0) & (p_bc <= 1 + 1e-6)).all()
         torch.testing.assert_close(q_bc, p_bc.flip(-1), rtol=0, atol=1e-6)
-
-
-def test_now_and_future_by_hand():
-    """Half of the probability on "A in bins 1, 3 and 4", half on "B in bin 2, A in bin 4"."""
-    logits = torch.full((1, 256), -torch.inf)
-    logits[0, [0b0000_1101, 0b0010_1000]] = 0.0
-    now, future, entropy = now_and_future(logits)
-    # Expected active bins: now A 0.5, B 0.5; future A 0.5 · 2 + 0.5 = 1.5, B 0.
-    torch.testing.assert_close(now[0], torch.tensor([0.5, 0.5]) / (1 + 1e-5))
-    assert entropy.item() == pytest.approx(1)  # bit
-    torch.testing.assert_close(future[0], torch.tensor([1.5, 0.0]) / (1.5 + 1e-5))
-    uniform = now_and_future(torch.zeros(3, 256))
-    assert uniform[2] == pytest.approx([8.0] * 3) and uniform[0].sum(-1) == pytest.approx([1.0] * 3, abs=1e-4)

@@ -10,12 +10,13 @@ import torch
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.io.tensors import digest, unpack
-from vap_pipeline.models.network import ModelConfig, ProjectionModel
+from vap_pipeline.models.build import Model, build
+from vap_pipeline.models.config import ModelConfig
 
 WEIGHTS = "model.safetensors"
 
 
-def save(model: ProjectionModel, config: dict[str, Any], folder: str) -> None:
+def save(model: Model, config: dict[str, Any], folder: str) -> None:
     """Write ``model.safetensors`` with ``config`` and the model's sizes in its header, and ``config.json``.
 
     :func:`load` reads only the former, so a kill between the two leaves a usable model. The latter holds the
@@ -32,11 +33,11 @@ def save(model: ProjectionModel, config: dict[str, Any], folder: str) -> None:
     files.write(f"{folder}/config.json", (described + "\n").encode())
 
 
-def load(folder: str) -> tuple[ProjectionModel, dict[str, Any]]:
+def load(folder: str) -> tuple[Any, dict[str, Any]]:
     """Read a checkpoint that :func:`save` wrote.
 
     Returns:
-        The model, in evaluation mode on the CPU, and its configuration.
+        The model, of any trunk, in evaluation mode on the CPU, and its configuration.
 
     Raises:
         InputError: the file is missing or damaged, or not a checkpoint.
@@ -49,7 +50,7 @@ def load(folder: str) -> tuple[ProjectionModel, dict[str, Any]]:
         if config.pop("sha256") != digest(config, tensors):
             raise ValueError("its checksum is wrong")
         with torch.device("meta"):  # allocates nothing: the tensors of the file become the weights
-            model = ProjectionModel(ModelConfig(**config["model"]))
+            model = build(ModelConfig(**config["model"]))
         if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
             raise ValueError("its weights are not float32")
         model.load_state_dict(tensors, assign=True)

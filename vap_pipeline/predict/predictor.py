@@ -21,7 +21,7 @@ from vap_pipeline.models.network import ProjectionModel
 from vap_pipeline.models.stream import Stream, predict_blocks
 from vap_pipeline.predict.history import RunningHistory
 from vap_pipeline.settings.events import FRAME_RATE_HZ, EventSettings, in_frames, recorded
-from vap_pipeline.turn_taking import projection
+from vap_pipeline.turn_taking import near_future, projection
 from vap_pipeline.turn_taking.voice_activity import activity_history, frames
 
 PIECE_S = 4  # of audio, encoded at a time
@@ -226,8 +226,8 @@ def columns(model: str, start: int, va: np.ndarray, logits: Tensor) -> dict[str,
 
     ``time_s``: the start of the frame; ``va_a``, ``va_b``: voice activity; ``p_a``, ``p_b``: the probability
     that A, B speaks next; ``p_bc_a``, ``p_bc_b``: that A, B is about to give a backchannel (not of the
-    comparative model). Of the discrete model also ``p_now_a`` to ``p_future_b``, the shares of A and B in the
-    expected activity up to 0.6 s ahead and after that, and ``entropy`` of its 256 states, 0 to 8 bits.
+    comparative model). Of models with four bins also ``p_now_a`` to ``p_future_b``, the shares of A and B in
+    the expected activity up to 0.6 s ahead and after that, and ``entropy``, 0 to 8 bits.
 
     Args:
         model: one of ``projection.MODELS``.
@@ -241,10 +241,11 @@ def columns(model: str, start: int, va: np.ndarray, logits: Tensor) -> dict[str,
     table |= {"p_a": p[:, 0].numpy(), "p_b": p[:, 1].numpy()}
     if p_bc is not None:
         table |= {"p_bc_a": p_bc[:, 0].numpy(), "p_bc_b": p_bc[:, 1].numpy()}
-    if model == "discrete":
-        now, future, entropy = (values.numpy() for values in projection.now_and_future(logits))
+    if model in near_future.FOUR_BIN_MODELS:
+        now, future = near_future.p_now(logits, model).numpy(), near_future.p_future(logits, model).numpy()
         table |= {"p_now_a": now[:, 0], "p_now_b": now[:, 1]}
-        table |= {"p_future_a": future[:, 0], "p_future_b": future[:, 1], "entropy": entropy}
+        table |= {"p_future_a": future[:, 0], "p_future_b": future[:, 1]}
+        table["entropy"] = near_future.entropy(logits, model).numpy()
     return table
 
 

@@ -14,6 +14,7 @@ model               bins per speaker                    target
 """
 
 import math
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +32,27 @@ BINS_PERCENT = {"discrete": FOUR_PERCENT, "independent": FOUR_PERCENT, "independ
 NEAR_BINS = {"independent": 2, "independent-40": 12}  # in the first 0.6 s, left out while someone speaks
 
 
-def bins(model: str, horizon_frames: int = HORIZON_FRAMES) -> tuple[int, ...]:
+def bins(model: str, horizon_frames: int = HORIZON_FRAMES, rate_hz: float = FRAME_RATE_HZ) -> tuple[int, ...]:
     """Return the lengths of a model's bins in frames: 20, 40, 60 and 80, or forty of 5, of the paper's 200.
 
+    Below 100 Hz a bin may not end on a frame: its end is then rounded, half a frame up. So the 0.2, 0.4, 0.6
+    and 0.8 s are 3, 5, 7 and 10 frames at 12.5 Hz.
+
+    Args:
+        horizon_frames: length of the projection window at ``rate_hz``.
+
     Raises:
-        InputError: the horizon does not divide into whole frames.
+        InputError: the horizon does not divide into whole frames of 10 ms, or a bin would have no frame.
     """
     sizes = [share * horizon_frames / 100 for share in BINS_PERCENT.get(model, ())]
+    if rate_hz != FRAME_RATE_HZ:
+        ends = [math.floor(end + 0.5) for end in accumulate(sizes, initial=0.0)]
+        rounded = tuple(end - start for start, end in pairwise(ends))
+        if not all(rounded):
+            raise InputError(
+                f"{model} has bins shorter than a frame at {rate_hz:g} Hz; choose a higher frame rate"
+            )
+        return rounded
     if any(size != int(size) for size in sizes):
         raise InputError(
             f"events.horizon_s is {horizon_frames / FRAME_RATE_HZ:g}; the bins of {model} must be "
@@ -46,11 +61,13 @@ def bins(model: str, horizon_frames: int = HORIZON_FRAMES) -> tuple[int, ...]:
     return tuple(map(int, sizes))
 
 
-def labels(va: Tensor, model: str, horizon_frames: int = HORIZON_FRAMES) -> Tensor:
+def labels(
+    va: Tensor, model: str, horizon_frames: int = HORIZON_FRAMES, rate_hz: float = FRAME_RATE_HZ
+) -> Tensor:
     """Targets of ``model`` for every frame whose projection window is inside ``va``.
 
     Args:
-        va: (..., frames + horizon, 2) voice activity.
+        va: (..., frames + horizon, 2) voice activity at ``rate_hz``.
         model: one of ``MODELS``.
         horizon_frames: length of the projection window; the bins are in proportion to it.
 
@@ -69,7 +86,7 @@ def labels(va: Tensor, model: str, horizon_frames: int = HORIZON_FRAMES) -> Tens
     if model == "comparative":
         a, b = count(horizon_frames)[..., 1:, :].unbind(-1)
         return a / (a + b + 1e-9)
-    sizes = bins(model, horizon_frames)
+    sizes = bins(model, horizon_frames, rate_hz)
     half = {size: 2 * count(size) >= size for size in set(sizes)}
     starts = [1 + sum(sizes[:i]) for i in range(len(sizes))]
     bits = torch.stack([half[size].narrow(-2, t, n) for size, t in zip(sizes, starts, strict=True)], dim=-1)
@@ -117,24 +134,6 @@ def probabilities(logits: Tensor, va: Tensor, model: str) -> tuple[Tensor, Tenso
         torch.where(b_speaks, takes_a, in_silence[..., :1]),
     )
     return torch.cat([p_a, 1 - p_a], dim=-1), p_bc
-
-
-def now_and_future(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the 256 states of ``discrete`` say without voice activity (Inoue et al. 2024, arXiv 2401.04868).
-
-    Args:
-        logits: (..., frames, 256).
-
-    Returns:
-        p_now, p_future: (..., frames, 2), the share of A, B in the expected activity of the first two and of
-        the last two bins; the two sum to a little less than 1.
-        entropy: (..., frames) of the states, 0 to 8 bits.
-    """
-    p = logits.float().softmax(-1)
-    bits = torch.arange(256, device=logits.device)[:, None] >> torch.arange(8, device=logits.device) & 1
-    active = (p @ bits.float()).unflatten(-1, (2, 2, 2)).sum(-1)  # (..., speaker, now and future)
-    now, future = (active / (active.sum(-2, keepdim=True) + 1e-5)).unbind(-1)
-    return now, future, torch.special.entr(p).sum(-1) / math.log(2)
 
 
 # Both return three probabilities (..., frames, 2) for X = A, B: that X speaks next in silence, that X speaks
