@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vap_pipeline.predict.predictor import Predictor
+    from vap_pipeline.predict.stereo import StereoPredictor
 
 
-def load(model: str, weights: str | None = None) -> "Predictor":
-    """Load a trained model: see :func:`vap_pipeline.predict.predictor.load`."""
-    from vap_pipeline.predict import predictor  # which loads torch
+def load(
+    model: str, weights: str | None = None, frame_rate_hz: float | None = None
+) -> "Predictor | StereoPredictor":
+    """Load a trained model: see :func:`vap_pipeline.predict.loading.load`."""
+    from vap_pipeline.predict import loading  # which loads torch
 
-    return predictor.load(model, weights)
+    return loading.load(model, weights, frame_rate_hz)

@@ -10,7 +10,7 @@ from vap_pipeline.runtime import command
 DESCRIPTION = """\
 Predict who speaks next in two-channel recordings, with a trained model.
 
-MODEL      folder of a checkpoint that vap-train wrote, or the name of a model in the package: {models}
+MODEL      folder of a checkpoint that vap-train wrote, or a published file of the stereo model (.pt, .ckpt)
 RECORDING  audio files with a channel for each speaker, or folders of them; - reads standard input (--live)
 
 Voice activity is found in each channel, unless --manifest names a corpus's. Writes for each recording
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         "vap-predict",
-        description=DESCRIPTION.format(models="none yet"),
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,6 +43,12 @@ def parser() -> argparse.ArgumentParser:
     add("recordings", nargs="+", metavar="RECORDING")
     add("--out", type=Path, metavar="DIR", help="folder for the predictions (default: predictions)")
     add("--weights", metavar="FILE", help="the encoder's weights (default: those that the checkpoint names)")
+    add(
+        "--frame-rate",
+        type=float,
+        metavar="HZ",
+        help="of a published file, if its name and shapes do not tell",
+    )
     add("--manifest", type=Path, metavar="DIR", help="manifest with the recordings' voice activity")
     add("--mono", action="store_true", help="take recordings of one channel: the other speaker is silent")
     add("--context", type=float, metavar="S", help="seconds of the model's window (as in training)")

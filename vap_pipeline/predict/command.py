@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import torch
 from tqdm import tqdm
 
 from vap_pipeline.artefacts import manifest
@@ -18,7 +19,10 @@ from vap_pipeline.io import files, parquet
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.predict.events import Event, predicted_events
 from vap_pipeline.predict.exports import FORMATS, tiers
-from vap_pipeline.predict.predictor import Predictor, load
+from vap_pipeline.predict.loading import load
+from vap_pipeline.predict.predictor import Predictor
+from vap_pipeline.predict.stereo import StereoPredictor
+from vap_pipeline.turn_taking.frame_rates import held, stride
 from vap_pipeline.turn_taking.voice_activity import frames
 
 SUFFIXES = (".sph", ".wav", ".flac", ".mp3", ".ogg", ".opus")
@@ -34,7 +38,7 @@ def predict_all(args: argparse.Namespace) -> int:
         InputError: the model or the manifest cannot be read; or there is one recording, and it cannot.
     """
     paths = list(_recordings(args.recordings))
-    predictor = load(args.model, args.weights)
+    predictor = load(args.model, args.weights, args.frame_rate)
     known = _known(args.manifest) if args.manifest else None
     failed = 0
     for path in tqdm(paths, "recordings", unit="", disable=None if len(paths) > 1 else True):
@@ -68,14 +72,18 @@ def _known(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _predict(
-    path: Path, predictor: Predictor, known: dict[str, np.ndarray] | None, args: argparse.Namespace
+    path: Path,
+    predictor: Predictor | StereoPredictor,
+    known: dict[str, np.ndarray] | None,
+    args: argparse.Namespace,
 ) -> None:
     recording = open_recording(path, mono=args.mono)
     listed = None if known is None else _listed(path, frames(recording.duration_s), known)
     table = predictor.predict(recording, listed, args.level, args.context)
-    va = _pair(table, "va")
     table = table.add_column(0, "conversation", pa.array([path.stem] * len(table)))
-    p, p_bc = _pair(table, "p"), _pair(table, "p_bc") if "p_bc_a" in table.column_names else None
+    va = np.repeat(_pair(table, "va"), stride(predictor.rate_hz), axis=0)
+    p, p_bc = (_held(table, name, predictor.rate_hz) for name in ("p", "p_bc"))
+    assert p is not None
     events = predicted_events(va, p, p_bc, predictor.backchannel_threshold, predictor.events)
     base = f"{args.out or 'predictions'}/{path.stem}"
     written = [_write(base, table, args.csv)]
@@ -103,6 +111,14 @@ def _predict(
         )
         written.append(f"{base}.html")
     log.info("%s", ", ".join(written))
+
+
+def _held(table: pa.Table, name: str, rate_hz: float) -> np.ndarray | None:
+    """Return a pair of columns (frames, 2) at 100 Hz; None if the model does not define them."""
+    if f"{name}_a" not in table.column_names:
+        return None
+    values = torch.from_numpy(_pair(table, name))
+    return held(values, rate_hz, len(values) * stride(rate_hz)).numpy()
 
 
 def _pair(table: pa.Table, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 
 from vap_pipeline.io.errors import InputError
-from vap_pipeline.predict.predictor import load
+from vap_pipeline.predict.loading import load
 from vap_pipeline.runtime import command
 
 RATE_HZ = 16_000  # of raw PCM, if nothing else is said
@@ -24,7 +24,7 @@ def listen(args: argparse.Namespace) -> None:
     Raises:
         InputError: the model or the signal cannot be read, or the signal ends within a sample.
     """
-    predictor = load(args.model, args.weights)
+    predictor = load(args.model, args.weights, args.frame_rate)
     if args.device:
         rate, pieces = args.rate or RATE_HZ, _microphone(args.device, args.rate or RATE_HZ)
     else:

@@ -13,10 +13,8 @@ from vap_pipeline.audio.live import Resampler, RunningLevel
 from vap_pipeline.audio.rates import HOP_SAMPLES
 from vap_pipeline.audio.recording import Recording, gains, open_recording, pieces
 from vap_pipeline.audio.vad import LiveDetector, live_voice_activity_of, voice_activity_of
-from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.encoders.cpc import CPCEncoder, State
 from vap_pipeline.io.errors import InputError
-from vap_pipeline.models import checkpoint
 from vap_pipeline.models.network import ProjectionModel
 from vap_pipeline.models.stream import Stream, predict_blocks
 from vap_pipeline.predict.history import RunningHistory
@@ -35,37 +33,6 @@ class VoiceActivityDetector(Protocol):
         """Return the next frames (n, 2) uint8 after samples (2, any) at 16 kHz have come."""
 
 
-def load(model: str | Path, weights: str | None = None) -> "Predictor":
-    """Load a trained model and its encoder.
-
-    Args:
-        model: the folder of a checkpoint that vap-train wrote.
-        weights: the encoder's weights; None for those that the checkpoint names, found in the package or in
-            torch.hub's cache.
-
-    Raises:
-        InputError: no checkpoint, or a damaged one, or its encoder's weights are not on this machine.
-    """
-    folder = str(model)
-    network, config = checkpoint.load(folder)
-    wanted = config["store"]["encoder"]
-    name = wanted["weights"]
-    seed = 0
-    if weights is None and name.startswith("random-seed"):
-        weights, seed = "random", int(name.removeprefix("random-seed"))
-    shipped = {path.name: key for key, path in cpc_weights.SHIPPED.items()}
-    try:
-        encoder, facts = cpc_weights.load(weights or shipped.get(name, name), seed)
-    except InputError as error:
-        raise InputError(f"{error} (or give the encoder's weights with --weights)") from error
-    if facts["sha256"] != wanted["sha256"]:
-        raise InputError(
-            f"{folder}: trained on features of {name}, but {weights or name} has another SHA-256; give the "
-            "same weights with --weights"
-        )
-    return Predictor(folder, network, config, encoder)
-
-
 class Predictor:
     """A trained model with its encoder.
 
@@ -75,13 +42,20 @@ class Predictor:
         encoder: the CPC encoder, and ``weights``, the name of its weights.
         events: what counted as an event in training; its ``window_s`` is the context of predictions.
         backchannel_threshold: of ``p_bc``, measured on the validation set; 0.5 if it was not.
+        rate_hz: frames a second.
     """
 
+    rate_hz = float(FRAME_RATE_HZ)
+
     def __init__(
-        self, name: str, network: ProjectionModel, config: dict[str, Any], encoder: CPCEncoder
+        self,
+        name: str,
+        network: ProjectionModel,
+        config: dict[str, Any],
+        encoder: CPCEncoder,
+        weights: str = "",
     ) -> None:
-        self.name, self.network, self.encoder = name, network, encoder
-        self.weights: str = config.get("store", {}).get("encoder", {}).get("weights", "unknown")
+        self.name, self.network, self.encoder, self.weights = name, network, encoder, weights
         self.events: EventSettings = recorded(config.get("events"), name)
         thresholds = config.get("thresholds") or {}
         self.backchannel_threshold: float = thresholds.get("predict_backchannel", {}).get("frame", 0.5)
@@ -198,7 +172,7 @@ class LiveStream:
         Raises:
             InputError: samples that are not (n, 2), or NaN or infinite.
         """
-        heard = self._resampler.push(_checked(samples))
+        heard = self._resampler.push(checked(samples))
         self._push_va(heard)
         joined = torch.cat([self._samples, heard], dim=1)
         whole = joined.shape[1] // HOP_SAMPLES * HOP_SAMPLES
@@ -221,7 +195,9 @@ class LiveStream:
         return columns(self.predictor.network.config.model, self.frame - n, va, logits)
 
 
-def columns(model: str, start: int, va: np.ndarray, logits: Tensor) -> dict[str, np.ndarray]:
+def columns(
+    model: str, start: int, va: np.ndarray, logits: Tensor, rate_hz: float = FRAME_RATE_HZ
+) -> dict[str, np.ndarray]:
     """Return what is predicted in successive frames, an array of (n,) for each column.
 
     ``time_s``: the start of the frame; ``va_a``, ``va_b``: voice activity; ``p_a``, ``p_b``: the probability
@@ -234,8 +210,9 @@ def columns(model: str, start: int, va: np.ndarray, logits: Tensor) -> dict[str,
         start: number of the first frame.
         va: (n, 2) uint8.
         logits: (n, outputs).
+        rate_hz: frames a second.
     """
-    time_s = (start + np.arange(len(va))) / FRAME_RATE_HZ
+    time_s = (start + np.arange(len(va))) / rate_hz
     table = {"time_s": time_s, "va_a": va[:, 0], "va_b": va[:, 1]}
     p, p_bc = projection.probabilities(logits, torch.from_numpy(va), model)
     table |= {"p_a": p[:, 0].numpy(), "p_b": p[:, 1].numpy()}
@@ -262,7 +239,12 @@ def _running(recording: Recording, n: int) -> Iterator[Tensor]:
     yield level.push(held[:, :missing])
 
 
-def _checked(samples: np.ndarray) -> Tensor:
+def checked(samples: np.ndarray) -> Tensor:
+    """Return samples (n, 2), floats or 16-bit integers, as (2, n) float32.
+
+    Raises:
+        InputError: another shape, or NaN or infinite samples.
+    """
     array = np.asarray(samples)
     if array.ndim != 2 or array.shape[1] != 2:
         raise InputError(f"samples of shape {array.shape}; give (n, 2), a column for each speaker")
