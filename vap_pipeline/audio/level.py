@@ -1,0 +1,124 @@
+"""The mix of a recording's two channels at one level: what encoders are given.
+
+``published``: each channel is divided by its peak over the conversation where that exceeds 0.05, the two are
+averaged, and the mix is divided by its own peak likewise (as Ekstedt & Skantze, 2022, but once a conversation).
+An offset, a click or a quiet recording changes the features beyond recognition.
+
+``robust``: each channel loses its mean first, the peak leaves out the loudest 0.5 % of frames, and only what is
+as quiet as a line's noise (a peak up to 0.01) stays as it is.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vap_pipeline.audio.rates import HOP_SAMPLES, SAMPLE_RATE_HZ
+from vap_pipeline.audio.resampling import resample
+
+LevelName = Literal["published", "robust"]
+QUIET_PEAK = {"published": 0.05, "robust": 0.01}  # a peak up to this is left as it is
+FRAMES_PER_S = 100
+LOUDEST_SHARE, LOUDEST_FRAMES = 0.005, 3  # of frames, and at least this many, that are no robust peak
+MIX = {
+    "published": "each channel, then their mean, divided by its peak over the conversation where that exceeds 0.05",
+    "robust": "each channel less its mean, then their mean, divided by its peak over the conversation without the "
+    "loudest 0.5 % of frames of 10 ms where that exceeds 0.01",
+}
+
+
+def settings(level: LevelName) -> dict[str, Any]:
+    """Return what a store records about the audio of its features."""
+    return {"sample_rate": SAMPLE_RATE_HZ, "mix": MIX[level]}
+
+
+SETTINGS = settings("published")
+
+
+class Blocks(Protocol):
+    """What is needed of a recording: its samples in order, in blocks (2, samples)."""
+
+    rate: int
+
+    def blocks(self) -> Iterator[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Level:
+    """What makes the mix: ``means`` (2,) are subtracted, then the channels are summed with ``gains`` (2,)."""
+
+    gains: Tensor
+    means: Tensor
+
+    def mix(self, block: Tensor) -> Tensor:
+        """Return the mix (samples,) of a block (2, samples)."""
+        return self.gains @ (block - self.means[:, None])
+
+
+def gains(recording: Blocks, level: LevelName = "published") -> Level:
+    """Measure a recording, in two passes over it.
+
+    Raises:
+        InputError: samples are missing, or NaN or infinite.
+    """
+    peaks = _published_peaks if level == "published" else _robust_peaks
+    quiet = QUIET_PEAK[level]
+    peak, means = peaks(recording.blocks(), recording.rate)
+    channels = Level(_gain(peak, quiet) / 2, means)
+    # Resampling is linear, so the mix can be made at the recording's rate.
+    mixed = (channels.mix(block)[None] for block in recording.blocks())
+    return Level(channels.gains * _gain(peaks(mixed, recording.rate)[0], quiet), means)
+
+
+def pieces(recording: Blocks, level: Level, frames: int, seconds: int) -> Iterator[Tensor]:
+    """Yield the mix at 16 kHz in pieces (samples,) of at most ``seconds``, ``frames`` * 160 samples in all.
+
+    A shorter recording is followed by silence, a longer one is cut. The recording is read again, as it was
+    for the gains, so that memory does not grow with its length.
+    """
+    missing = frames * HOP_SAMPLES
+    mixed = (level.mix(block)[None] for block in recording.blocks())
+    for block in resample(mixed, recording.rate):
+        yield from block[0, :missing].split(seconds * SAMPLE_RATE_HZ)
+        missing -= min(block.shape[1], missing)
+    yield from torch.zeros(missing).split(seconds * SAMPLE_RATE_HZ)
+
+
+def frame_extremes(block: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return the least and greatest sample of frames of ``size`` samples, (channels, frames) both."""
+    framed = F.pad(block[None], (0, -block.shape[1] % size), mode="replicate")[0].unflatten(1, (-1, size))
+    return framed.amin(2), framed.amax(2)
+
+
+def robust_peak(frame_peaks: Tensor) -> Tensor:
+    """Return the level (channels,) that all but the loudest 0.5 % of frames (channels, frames) keep to."""
+    left_out = max(LOUDEST_FRAMES, math.ceil(LOUDEST_SHARE * frame_peaks.shape[1]))
+    return frame_peaks.topk(min(left_out + 1, frame_peaks.shape[1]), dim=1).values[:, -1]
+
+
+def _gain(peak: Tensor, quiet: float) -> Tensor:
+    return torch.where(peak > quiet, 1 / peak, 1.0)
+
+
+def _published_peaks(blocks: Iterable[Tensor], rate: int) -> tuple[Tensor, Tensor]:
+    """Return the peaks of channels at 16 kHz, and zeros."""
+    peak = torch.zeros(())
+    for block in resample(blocks, rate):
+        peak = torch.maximum(peak, block.abs().amax(dim=1))
+    return peak, torch.zeros_like(peak)
+
+
+def _robust_peaks(blocks: Iterable[Tensor], rate: int) -> tuple[Tensor, Tensor]:
+    """Return the robust peaks of channels less their means, and the means."""
+    total, count, extremes = torch.zeros((), dtype=torch.float64), 0, []
+    for block in blocks:
+        total = total + block.sum(1, dtype=torch.float64)
+        count += block.shape[1]
+        extremes.append(frame_extremes(block, rate // FRAMES_PER_S))
+    means = (total / count).float()
+    least, greatest = (torch.cat(parts, 1) for parts in zip(*extremes, strict=True))
+    return robust_peak(torch.maximum(greatest - means[:, None], means[:, None] - least)), means
