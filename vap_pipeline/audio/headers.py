@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from vap_pipeline.audio import av_files, shorten, sphere, wave_chunks
 from vap_pipeline.audio.rates import LONGEST_S
@@ -18,7 +17,7 @@ SPHERE_TAGS = {"pcm": wave_chunks.PCM, "alaw": wave_chunks.A_LAW, "ulaw": wave_c
 FLAC_MAGIC, FLAC_TOTAL = b"fLaC", slice(21, 26)  # the low 36 bits: the number of samples, 0 if unknown
 
 Pick = Sequence[int] | None
-Opener = Callable[[], Path | BinaryIO]
+Opener = Callable[[], Path | Window]
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ def check_two_channels(path: Path, channels: int, pick: Pick = None) -> None:
         if len(pick) != 2 or not all(0 <= channel < channels for channel in pick) or pick[0] == pick[1]:
             chosen = ",".join(map(str, pick))
             raise InputError(
-                f"{path}: {channels} channel{'s' * (channels != 1)}, the picked ones are {chosen}; pick two of "
-                f"0 to {channels - 1}"
+                f"{path}: {channels} channel{'s' * (channels != 1)}, of which {chosen} cannot be two "
+                f"speakers; pick two of 0 to {channels - 1}"
             )
     elif channels > 2:
         raise InputError(

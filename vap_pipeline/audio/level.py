@@ -1,11 +1,11 @@
 """The mix of a recording's two channels at one level: what encoders are given.
 
 ``published``: each channel is divided by its peak over the conversation where that exceeds 0.05, the two are
-averaged, and the mix is divided by its own peak likewise (as Ekstedt & Skantze, 2022, but once a conversation).
-An offset, a click or a quiet recording changes the features beyond recognition.
+averaged, and the mix is divided by its own peak likewise (Ekstedt & Skantze 2022, but once a conversation). An
+offset, a click or a quiet recording changes the features beyond recognition.
 
-``robust``: each channel loses its mean first, the peak leaves out the loudest 0.5 % of frames, and only what is
-as quiet as a line's noise (a peak up to 0.01) stays as it is.
+``robust``: each channel loses its mean first, the peak leaves out the loudest 0.5 % of frames, and only what
+is as quiet as a line's noise (a peak up to 0.01) stays as it is.
 """
 
 import math
@@ -25,9 +25,10 @@ QUIET_PEAK = {"published": 0.05, "robust": 0.01}  # a peak up to this is left as
 FRAMES_PER_S = 100
 LOUDEST_SHARE, LOUDEST_FRAMES = 0.005, 3  # of frames, and at least this many, that are no robust peak
 MIX = {
-    "published": "each channel, then their mean, divided by its peak over the conversation where that exceeds 0.05",
-    "robust": "each channel less its mean, then their mean, divided by its peak over the conversation without the "
-    "loudest 0.5 % of frames of 10 ms where that exceeds 0.01",
+    "published": "each channel, then their mean, "
+    "divided by its peak over the conversation where that exceeds 0.05",
+    "robust": "each channel less its mean, then their mean, divided by its peak over the conversation "
+    "without the loudest 0.5 % of frames of 10 ms where that exceeds 0.01",
 }
 
 

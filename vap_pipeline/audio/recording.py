@@ -139,8 +139,8 @@ def _headers(audio: Audio, pick: Pick) -> tuple[list[Path], list[Header]]:
             check_two_channels(path, header.channels, pick)
         elif len(files) != 2 or header.channels != 1:
             raise InputError(
-                f"{path}: {header.channels} channels, one of {len(files)} files; a recording is one file with "
-                "both speakers, or two files of one channel"
+                f"{path}: {header.channels} channels, one of {len(files)} files; a recording is one file "
+                "with both speakers, or two files of one channel"
             )
         if header.rate // gcd(header.rate, SAMPLE_RATE_HZ) > 1_000:
             raise InputError(f"{path}: {header.rate} samples a second; resample it to 8,000 or 16,000")
@@ -156,9 +156,8 @@ def _warnings(files: list[Path], headers: list[Header]) -> tuple[str, ...]:
         if first.rate != second.rate:
             lines.append(f"{name}: {first.rate:,} and {second.rate:,} samples a second; both are resampled")
         if lasts_s[0] != lasts_s[1]:
-            lines.append(
-                f"{name}: {lasts_s[0]:.2f} and {lasts_s[1]:.2f} s long; silence follows the shorter one"
-            )
+            lasts = f"{lasts_s[0]:.2f} and {lasts_s[1]:.2f} s long"
+            lines.append(f"{name}: {lasts}; silence follows the shorter one")
     return tuple(lines)
 
 

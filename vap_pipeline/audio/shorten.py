@@ -1,4 +1,4 @@
-"""SPHERE files that are compressed with shorten, decoded as a whole (10 MB for five minutes of two channels)."""
+"""SPHERE files that are compressed with shorten, decoded as a whole (10 MB for five minutes)."""
 
 import io
 from pathlib import Path

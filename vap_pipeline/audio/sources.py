@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
 from vap_pipeline.audio import av_files, shorten, sphere
-from vap_pipeline.audio.headers import Header
+from vap_pipeline.audio.headers import Header, Opener
 from vap_pipeline.audio.resampling import Read
 from vap_pipeline.io.errors import InputError
 
@@ -33,7 +32,7 @@ def open_source(path: Path, header: Header, check_stop: Callable[[], None]) -> R
     return partial(_read, path, header.open)
 
 
-def _read(path: Path, opener: Callable[[], Path | BinaryIO], start: int, stop: int) -> np.ndarray:
+def _read(path: Path, opener: Opener, start: int, stop: int) -> np.ndarray:
     import soundfile
 
     try:

@@ -86,7 +86,7 @@ def read_header(path: Path) -> Header:
                 (f"truncated: its header declares {frames:,} samples, it holds {present:,}; copy it again"),
             )
         elif frames > 0 and (present - frames) * channels * sample_bytes >= BLOCK_BYTES:
-            note = f"its header declares {frames:,} samples, only these of the {present:,} that it holds are read"
+            note = f"its header declares {frames:,} samples, it holds {present:,}; the rest is not read"
         frames = min(frames or present, present)
     return Header(size, rate, channels, frames, sample_bytes, coding, shorten, known, order == "10", note)
 

@@ -43,8 +43,8 @@ def locate(path: Path) -> Samples:
     """Find the samples of a WAV file; ``path`` starts with one of ``MAGICS``.
 
     They run to the smaller of what is declared and what is there. Where no chunk follows the declared end,
-    the declared size is wrong (sizes above 4 GiB are written modulo 2³², and a recorder that crashes leaves an
-    early one): the samples then run to the end of the file.
+    the declared size is wrong (sizes above 4 GiB are written modulo 2³², and a recorder that crashes leaves
+    an early one): the samples then run to the end of the file.
 
     Raises:
         InputError: the file has no samples, or none that its header describes.
@@ -73,13 +73,11 @@ def locate(path: Path) -> Samples:
             return Samples(format_, big_endian, start, start + declared, regular)
     rate = max(struct.unpack(">I" if big_endian else "<I", format_[8:12])[0], 1)
     note = ""
-    if is_known and complete:
-        note = f"its header declares {declared / rate:.1f} s of audio, all {(length - start) / rate:.1f} s are read"
-    elif is_known:
-        note = (
-            f"truncated: its header declares {declared / rate:.1f} s of audio, it holds "
-            f"{(length - start) / rate:.1f} s; copy it again if that is a fault"
+    if is_known:
+        declares = (
+            f"its header declares {declared / rate:.1f} s of audio, it holds {(length - start) / rate:.1f} s"
         )
+        note = f"{declares}; all are read" if complete else f"truncated: {declares}; copy it again"
     return Samples(format_, big_endian, start, length, False, note)
 
 
@@ -120,11 +118,8 @@ def _chunk(file: BinaryIO, at: int, big_endian: bool) -> tuple[bytes, int] | Non
 def _after(file: BinaryIO, end: int, big_endian: bool) -> int:
     """Return where the next chunk starts: after the padding, which some programs leave out."""
     padded = end + end % 2
-    return (
-        end
-        if padded > end and not _chunk(file, padded, big_endian) and _chunk(file, end, big_endian)
-        else padded
-    )
+    is_unpadded = not _chunk(file, padded, big_endian) and _chunk(file, end, big_endian)
+    return end if is_unpadded else padded
 
 
 def _chain(file: BinaryIO, at: int, length: int, big_endian: bool) -> bool:

@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 
 class Window(io.RawIOBase):
@@ -30,7 +31,7 @@ class Window(io.RawIOBase):
         self.position = offset + (0, self.position, self.length)[whence]
         return self.position
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+    def readinto(self, buffer: Any) -> int:
         target = memoryview(buffer).cast("B")
         if self.position < len(self.head):
             content = self.head[self.position :][: len(target)]
