@@ -1,11 +1,12 @@
 """The mix of a recording's two channels at one level: what encoders are given.
 
 ``published``: each channel is divided by its peak over the conversation where that exceeds 0.05, the two are
-averaged, and the mix is divided by its own peak likewise (Ekstedt & Skantze 2022, but once a conversation). An
-offset, a click or a quiet recording changes the features beyond recognition.
+averaged, and the mix is divided by its own peak likewise (Ekstedt & Skantze 2022, but once a conversation).
+An offset, a click or a quiet recording changes the features beyond recognition.
 
-``robust``: each channel loses its mean first, the peak leaves out the loudest 0.5 % of frames, and only what
-is as quiet as a line's noise (a peak up to 0.01) stays as it is.
+``robust``: each channel loses its mean first, and peaks leave out the loudest frame in a thousand. A channel
+whose peak is less than 3 % of the other's holds no speech: it gets the factor of the other. A recording that
+is louder or quieter as a whole gives the same mix.
 """
 
 import math
@@ -21,14 +22,16 @@ from vap_pipeline.audio.rates import HOP_SAMPLES, SAMPLE_RATE_HZ
 from vap_pipeline.audio.resampling import resample
 
 LevelName = Literal["published", "robust"]
-QUIET_PEAK = {"published": 0.05, "robust": 0.01}  # a peak up to this is left as it is
+QUIET_PEAK = 0.05  # published: a peak up to this is left as it is
+SILENT_PEAK = 1e-4  # robust: three steps of 16 bits
+SILENT_SHARE = 0.03  # robust: of the other channel's peak
 FRAMES_PER_S = 100
-LOUDEST_SHARE, LOUDEST_FRAMES = 0.005, 3  # of frames, and at least this many, that are no robust peak
+LOUDEST_SHARE, LOUDEST_FRAMES = 0.001, 3  # of frames, and at least this many, that are no robust peak
 MIX = {
     "published": "each channel, then their mean, "
     "divided by its peak over the conversation where that exceeds 0.05",
     "robust": "each channel less its mean, then their mean, divided by its peak over the conversation "
-    "without the loudest 0.5 % of frames of 10 ms where that exceeds 0.01",
+    "without the loudest thousandth of frames of 10 ms; a channel below 3 % of the other is divided as the other",
 }
 
 
@@ -66,13 +69,14 @@ def gains(recording: Blocks, level: LevelName = "published") -> Level:
     Raises:
         InputError: samples are missing, or NaN or infinite.
     """
-    peaks = _published_peaks if level == "published" else _robust_peaks
-    quiet = QUIET_PEAK[level]
+    peaks, gain = (
+        (_published_peaks, _published_gain) if level == "published" else (_robust_peaks, _robust_gain)
+    )
     peak, means = peaks(recording.blocks(), recording.rate)
-    channels = Level(_gain(peak, quiet) / 2, means)
+    channels = Level(gain(peak) / 2, means)
     # Resampling is linear, so the mix can be made at the recording's rate.
     mixed = (channels.mix(block)[None] for block in recording.blocks())
-    return Level(channels.gains * _gain(peaks(mixed, recording.rate)[0], quiet), means)
+    return Level(channels.gains * gain(peaks(mixed, recording.rate)[0]), means)
 
 
 def pieces(recording: Blocks, level: Level, frames: int, seconds: int) -> Iterator[Tensor]:
@@ -96,13 +100,20 @@ def frame_extremes(block: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 def robust_peak(frame_peaks: Tensor) -> Tensor:
-    """Return the level (channels,) that all but the loudest 0.5 % of frames (channels, frames) keep to."""
+    """Return the peak (channels,) of all but the loudest thousandth of frames (channels, frames)."""
     left_out = max(LOUDEST_FRAMES, math.ceil(LOUDEST_SHARE * frame_peaks.shape[1]))
     return frame_peaks.topk(min(left_out + 1, frame_peaks.shape[1]), dim=1).values[:, -1]
 
 
-def _gain(peak: Tensor, quiet: float) -> Tensor:
-    return torch.where(peak > quiet, 1 / peak, 1.0)
+def _published_gain(peak: Tensor) -> Tensor:
+    return torch.where(peak > QUIET_PEAK, 1 / peak, 1.0)
+
+
+def _robust_gain(peak: Tensor) -> Tensor:
+    louder = peak.amax()
+    if louder <= SILENT_PEAK:
+        return torch.ones_like(peak)
+    return 1 / torch.where(peak < SILENT_SHARE * louder, louder, peak)
 
 
 def _published_peaks(blocks: Iterable[Tensor], rate: int) -> tuple[Tensor, Tensor]:
@@ -123,3 +134,9 @@ def _robust_peaks(blocks: Iterable[Tensor], rate: int) -> tuple[Tensor, Tensor]:
     means = (total / count).float()
     least, greatest = (torch.cat(parts, 1) for parts in zip(*extremes, strict=True))
     return robust_peak(torch.maximum(greatest - means[:, None], means[:, None] - least)), means
+
+
+MEASURES = {
+    "published": (_published_peaks, _published_gain),
+    "robust": (_robust_peaks, _robust_gain),
+}
