@@ -31,7 +31,7 @@ MIX = {
     "published": "each channel, then their mean, "
     "divided by its peak over the conversation where that exceeds 0.05",
     "robust": "each channel less its mean, then their mean, divided by its peak over the conversation "
-    "without the loudest thousandth of frames of 10 ms; a channel below 3 % of the other is divided as the other",
+    "without the loudest thousandth of frames of 10 ms; a channel below 3 % of the other as the other",
 }
 
 
