@@ -1,11 +1,11 @@
 """The header of an audio file: channels, rate and length, and where libsndfile finds its samples."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from vap_pipeline.audio import av_files, shorten, sphere, wave_chunks
+from vap_pipeline.audio import av_files, sphere, wave_chunks
 from vap_pipeline.audio.rates import LONGEST_S
 from vap_pipeline.audio.window import Window
 from vap_pipeline.io import files
@@ -29,6 +29,7 @@ class Header:
         notes: what is odd about the file, in plain words.
         open: returns what libsndfile is to open; None for formats that it does not read.
         sphere_header: of a SPHERE file.
+        seekable: libsndfile finds any sample; in an MP3 file it goes to another place than was asked for.
     """
 
     channels: int
@@ -37,6 +38,7 @@ class Header:
     notes: tuple[str, ...] = ()
     open: Opener | None = None
     sphere_header: sphere.Header | None = None
+    seekable: bool = True
 
 
 def read_header(path: Path) -> Header:
@@ -92,22 +94,24 @@ def _read(path: Path, magic: bytes) -> Header:
     if magic[4:] == b"ftyp" or path.suffix.lower() in av_files.SUFFIXES:
         return Header(*av_files.measure(path))
     header = _sndfile(path, lambda: path)
-    return _ending(path, header, magic[:4] == FLAC_MAGIC)
+    if magic[:4] == FLAC_MAGIC:
+        return _flac_ending(path, header)
+    return header if header.seekable else _mp3_ending(header)
 
 
 def _sphere(path: Path) -> Header:
     found = sphere.read_header(path)
     notes = (found.note,) if found.note else ()
-    if found.shorten:
-        frames = found.frames or len(shorten.decode(path, found))
-        return Header(found.channels, found.rate, frames, notes, None, found)
-    block, endian = found.channels * found.sample_bytes, found.big_endian and found.coding == "pcm"
-    format_ = wave_chunks.format_chunk(
-        SPHERE_TAGS[found.coding], found.channels, found.rate, found.sample_bytes, endian
-    )
-    head = wave_chunks.header(format_, found.frames * block, endian)
-    window = partial(Window, path, head, found.size, found.size + found.frames * block)
-    return Header(found.channels, found.rate, found.frames, notes, window, found)
+    opener = None if found.shorten else partial(_sphere_window, path, found)
+    return Header(found.channels, found.rate, found.frames, notes, opener, found)
+
+
+def _sphere_window(path: Path, found: sphere.Header) -> Window:
+    """Return the samples of an uncompressed SPHERE file as a WAV file."""
+    block, big_endian = found.channels * found.sample_bytes, found.big_endian and found.coding == "pcm"
+    tag, size = SPHERE_TAGS[found.coding], found.frames * block
+    format_ = wave_chunks.format_chunk(tag, found.channels, found.rate, found.sample_bytes, big_endian)
+    return Window(path, wave_chunks.header(format_, size, big_endian), found.size, found.size + size)
 
 
 def _sndfile(path: Path, opener: Opener, note: str = "") -> Header:
@@ -117,38 +121,58 @@ def _sndfile(path: Path, opener: Opener, note: str = "") -> Header:
         info = soundfile.info(opener())
     except (soundfile.SoundFileError, RuntimeError, TypeError, UnicodeError) as error:  # TypeError: .raw
         raise InputError(f"{path}: cannot be read as audio ({error}); copy or convert it again") from error
-    return Header(info.channels, info.samplerate, info.frames, (note,) if note else (), opener)
+    notes, seekable = (note,) if note else (), info.format != "MP3"
+    return Header(info.channels, info.samplerate, info.frames, notes, opener, seekable=seekable)
 
 
-def _ending(path: Path, header: Header, is_flac: bool) -> Header:
-    """Return the header of a compressed file with the number of samples that can be decoded."""
-    longest = int(LONGEST_S * header.rate)
-    is_known = 0 < header.samples <= longest
-    if is_known and can_read(header.open, header.samples - 1, 1):
+def _flac_ending(path: Path, header: Header) -> Header:
+    """Return the header of a FLAC file with the number of samples that can be decoded."""
+
+    def can_read(start: int, count: int) -> bool:
+        try:
+            return (
+                len(soundfile.read(_flac(path, start + count)(), count, start, dtype="float32")[0]) == count
+            )
+        except (soundfile.SoundFileError, RuntimeError):
+            return False
+
+    import soundfile
+
+    if header.samples <= LONGEST_S * header.rate and can_read(header.samples - 1, 1):
         return header
-    whole = header.open if is_known or not is_flac else _flac(path, longest)
     present, step = 0, 1 << 20
     while step:
-        if can_read(whole, present, step):
+        if can_read(present, step):
             present += step
         else:
             step //= 2
-    note = (
-        f"truncated: its header declares {header.samples / header.rate:.1f} s of audio, "
-        f"{present / header.rate:.1f} s can be decoded; copy it again"
-    )
-    opener = _flac(path, present) if is_flac else header.open
-    return Header(header.channels, header.rate, present, (note,) * is_known, opener)
+    return _shortened(header, present, _flac(path, present))
 
 
-def can_read(opener: Opener | None, start: int, count: int) -> bool:
-    """Return whether ``count`` samples from ``start`` on can be decoded."""
+def _mp3_ending(header: Header) -> Header:
+    """Return the header of an MP3 file with the number of samples that can be decoded."""
     import soundfile
 
-    try:
-        return opener is not None and len(soundfile.read(opener(), count, start, dtype="float32")[0]) == count
-    except (soundfile.SoundFileError, RuntimeError):
-        return False
+    assert header.open is not None
+    with soundfile.SoundFile(header.open()) as file:
+        file.seek(header.samples - 1)
+        if len(file.read(1)):
+            return header
+    with soundfile.SoundFile(header.open()) as file:
+        present = 0
+        while count := len(file.read(1 << 16)):
+            present += count
+    return _shortened(header, present, header.open)
+
+
+def _shortened(header: Header, samples: int, opener: Opener) -> Header:
+    """Return a header with the samples that can be decoded, and a note if it declares another number."""
+    note = (
+        f"truncated: its header declares {header.samples / header.rate:.1f} s of audio, "
+        f"{samples / header.rate:.1f} s can be decoded; copy it again"
+    )
+    declares = header.samples <= LONGEST_S * header.rate
+    return replace(header, samples=samples, notes=(note,) * declares, open=opener)
 
 
 def _flac(path: Path, samples: int) -> Opener:

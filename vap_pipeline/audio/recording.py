@@ -12,7 +12,8 @@ from torch import Tensor
 from vap_pipeline.audio.headers import Header, Pick, check_two_channels, read_header
 from vap_pipeline.audio.level import SETTINGS, gains, pieces
 from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
-from vap_pipeline.audio.resampling import Read, resample, resampled
+from vap_pipeline.audio.resampling import resample, resampled
+from vap_pipeline.audio.sequential import Read
 from vap_pipeline.audio.sources import open_source
 from vap_pipeline.io.errors import InputError
 

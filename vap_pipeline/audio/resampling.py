@@ -1,6 +1,6 @@
 """Resampling to 16 kHz, in blocks or from any place, to the same samples as if the signal were whole."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from math import gcd
 
@@ -10,10 +10,9 @@ import torchaudio
 from torch import Tensor
 
 from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
+from vap_pipeline.audio.sequential import Read
 
 REACH_STEPS = 8  # the filter reaches at most 6.06 · step samples to each side
-
-Read = Callable[[int, int], np.ndarray]
 
 
 def resample(blocks: Iterable[Tensor], rate: int) -> Iterator[Tensor]:

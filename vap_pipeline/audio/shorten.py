@@ -23,7 +23,7 @@ def decode(path: Path, header: sphere.Header) -> np.ndarray:
         samples = soundfile.read(io.BytesIO(wav), dtype="int16", always_2d=True)[0]
     except (desphere.DesphereError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be decoded ({error}); copy it again") from error
-    if samples.shape[1] != header.channels or header.frames not in (0, len(samples)):
+    if samples.shape[1] != header.channels or header.frames != len(samples):
         raise InputError(f"{path}: decodes to another length than its header says; copy it again")
     if header.coding == "pcm":
         compare_sums(path, header, int(samples.sum(dtype=np.int64)), 1 << 16)

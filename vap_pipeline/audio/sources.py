@@ -1,6 +1,7 @@
 """The samples of one audio file of any format and any number of channels."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import numpy as np
 
 from vap_pipeline.audio import av_files, shorten, sphere
 from vap_pipeline.audio.headers import Header, Opener
-from vap_pipeline.audio.resampling import Read
+from vap_pipeline.audio.sequential import Read, Sequential
 from vap_pipeline.io.errors import InputError
 
+DECODED_BLOCK = 1 << 16
 SUM_BLOCK = 1 << 20  # samples that are summed at a time
 
 
@@ -28,7 +30,9 @@ def open_source(path: Path, header: Header, check_stop: Callable[[], None]) -> R
     if header.sphere_header:
         _check_sum(path, header, header.sphere_header, check_stop)
     if header.open is None:
-        return av_files.Reader(path).read
+        return av_files.open_av(path)
+    if not header.seekable:
+        return Sequential(partial(_decode, path, header.open), math.inf).read
     return partial(_read, path, header.open)
 
 
@@ -37,6 +41,20 @@ def _read(path: Path, opener: Opener, start: int, stop: int) -> np.ndarray:
 
     try:
         return soundfile.read(opener(), start=start, stop=stop, dtype="float32", always_2d=True)[0]
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise InputError(f"{path}: cannot be decoded ({error}); copy or convert it again") from error
+
+
+def _decode(path: Path, opener: Opener, start: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the blocks of a file from its first sample on, whatever ``start`` is."""
+    import soundfile
+
+    number = 0
+    try:
+        with soundfile.SoundFile(opener()) as file:
+            while len(block := file.read(DECODED_BLOCK, dtype="float32", always_2d=True)):
+                yield number, block
+                number += len(block)
     except (soundfile.SoundFileError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be decoded ({error}); copy or convert it again") from error
 

@@ -28,7 +28,7 @@ class Header:
     size: int
     rate: int
     channels: int
-    frames: int  # samples of one channel; 0 in a compressed file whose header does not say
+    frames: int  # samples of one channel
     sample_bytes: int
     coding: str  # pcm, ulaw or alaw
     shorten: bool  # compressed with shorten
@@ -40,7 +40,7 @@ class Header:
 def read_header(path: Path) -> Header:
     """Return the header of the SPHERE file ``path``.
 
-    The samples run to the smaller of what the header declares and what is there, without a declared number to
+    The samples run to the smaller of what the header declares and what is there; without a declared number to
     the end. (The length of a shorten-compressed file is known only after decoding.)
 
     Raises:
@@ -77,7 +77,7 @@ def read_header(path: Path) -> Header:
         raise _broken(path, f"sample_byte_format is {order!r:.20}")
     checksum = fields.get("sample_checksum", "")
     known = int(checksum) if checksum.isdigit() else None
-    frames, note = _count(path, fields, "sample_count", 0), ""
+    frames, note = _count(path, fields, "sample_count", None if shorten else 0), ""
     if not shorten:
         present = max(available, 0) // (channels * sample_bytes)
         if frames > present:

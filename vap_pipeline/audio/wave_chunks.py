@@ -51,7 +51,7 @@ def locate(path: Path) -> Samples:
     """
     with path.open("rb") as file:
         length, big_endian = file.seek(0, 2), _read(file, 0, 4) == b"RIFX"
-        format_, long_bytes, at = b"", 0, 12
+        format_, long_bytes, at, is_padded = b"", 0, 12, True
         while chunk := _chunk(file, at, big_endian):
             name, size = chunk
             if name == b"ds64":
@@ -60,7 +60,9 @@ def locate(path: Path) -> Samples:
                 format_ = _read(file, at + 8, min(size, LONGEST_FORMAT_BYTES))
             elif name == b"data":
                 break
-            at = _after(file, at + 8 + size, big_endian)
+            end = at + 8 + size
+            at = _after(file, end, big_endian)
+            is_padded &= at == end + end % 2
         if not chunk or len(format_) < 16:
             raise InputError(f"{path}: cannot be read as audio (a WAV file without samples); copy it again")
         declared, start = chunk[1], at + 8
@@ -69,7 +71,7 @@ def locate(path: Path) -> Samples:
             declared, is_known = long_bytes, True
         complete = start + declared <= length
         if complete and _chain(file, start + declared, length, big_endian):
-            regular = big_endian or _read(file, 0, 4) != b"BW64"
+            regular = is_padded and _read(file, 0, 4) != b"BW64"
             return Samples(format_, big_endian, start, start + declared, regular)
     rate = max(struct.unpack(">I" if big_endian else "<I", format_[8:12])[0], 1)
     note = ""
