@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from vap_pipeline.audio import av_files, sphere, wave_chunks
+from vap_pipeline.audio import av_files, mp3, sphere, wave_chunks
 from vap_pipeline.audio.rates import LONGEST_S
 from vap_pipeline.audio.window import Window
 from vap_pipeline.io import files
@@ -96,7 +96,7 @@ def _read(path: Path, magic: bytes) -> Header:
     header = _sndfile(path, lambda: path)
     if magic[:4] == FLAC_MAGIC:
         return _flac_ending(path, header)
-    return header if header.seekable else _mp3_ending(header)
+    return header if header.seekable else _mp3_ending(path, header)
 
 
 def _sphere(path: Path) -> Header:
@@ -129,10 +129,9 @@ def _flac_ending(path: Path, header: Header) -> Header:
     """Return the header of a FLAC file with the number of samples that can be decoded."""
 
     def can_read(start: int, count: int) -> bool:
+        file = _flac(path, start + count)()
         try:
-            return (
-                len(soundfile.read(_flac(path, start + count)(), count, start, dtype="float32")[0]) == count
-            )
+            return len(soundfile.read(file, count, start, dtype="float32")[0]) == count
         except (soundfile.SoundFileError, RuntimeError):
             return False
 
@@ -149,20 +148,23 @@ def _flac_ending(path: Path, header: Header) -> Header:
     return _shortened(header, present, _flac(path, present))
 
 
-def _mp3_ending(header: Header) -> Header:
+def _mp3_ending(path: Path, header: Header) -> Header:
     """Return the header of an MP3 file with the number of samples that can be decoded."""
     import soundfile
 
-    assert header.open is not None
-    with soundfile.SoundFile(header.open()) as file:
-        file.seek(header.samples - 1)
-        if len(file.read(1)):
-            return header
-    with soundfile.SoundFile(header.open()) as file:
-        present = 0
+    is_declared = mp3.endless(path) is None
+    if is_declared:
+        with soundfile.SoundFile(path) as file:
+            file.seek(header.samples - 1)
+            if len(file.read(1)):
+                return header
+    present = 0
+    with soundfile.SoundFile(mp3.endless(path) or path) as file:
         while count := len(file.read(1 << 16)):
             present += count
-    return _shortened(header, present, header.open)
+    if is_declared:
+        return _shortened(header, present, lambda: path)
+    return replace(header, samples=present, open=lambda: mp3.endless(path) or path)
 
 
 def _shortened(header: Header, samples: int, opener: Opener) -> Header:
