@@ -102,10 +102,9 @@ def test_crosstalk_is_not_speech(dialogue, leak_db):
 
 
 def test_segments_by_hand():
-    """Frames of 32 ms. The pause of 2 frames (64 ms) is bridged, that of 6 stays; two frames are no speech."""
-    spoken = (
-        [0] * 10 + [0.9] * 10 + [0.1] * 2 + [0.6] * 5 + [0.1] * 6 + [0.9] * 20 + [0] * 9 + [0.9] * 2 + [0] * 9
-    )
+    """Frames of 32 ms. The pause of 2 frames (64 ms) is bridged, that of 6 stays; 2 frames are no speech."""
+    lengths = [10, 10, 2, 5, 6, 20, 9, 2, 9]
+    spoken = np.repeat(np.array([0, 0.9, 0.1, 0.6, 0.1, 0.9, 0, 0.9, 0], np.float32), lengths)
     frame_s, bare = 0.032, VadSettings(pad_s=0)
     found = segments(spoken, bare)
     np.testing.assert_allclose(found, frame_s * np.array([[10, 27], [33, 53]]), atol=1e-9)
