@@ -93,10 +93,24 @@ def pieces(recording: Blocks, level: Level, frames: int, seconds: int) -> Iterat
     yield from torch.zeros(missing).split(seconds * SAMPLE_RATE_HZ)
 
 
-def frame_extremes(block: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Return the least and greatest sample of frames of ``size`` samples, (channels, frames) both."""
-    framed = F.pad(block[None], (0, -block.shape[1] % size), mode="replicate")[0].unflatten(1, (-1, size))
-    return framed.amin(2), framed.amax(2)
+class FrameExtremes:
+    """The least and greatest sample of every frame of a signal that comes in blocks."""
+
+    def __init__(self, frame_samples: int) -> None:
+        self.frame_samples, self.channels = frame_samples, 0
+        self.content = bytearray()  # many small tensors, kept between large ones, would fragment the memory
+
+    def add(self, block: Tensor) -> None:
+        """Note the frames of a block (channels, samples); its last one may be shorter."""
+        missing = -block.shape[1] % self.frame_samples
+        framed = F.pad(block[None], (0, missing), mode="replicate")[0].unflatten(1, (-1, self.frame_samples))
+        self.channels = len(block)
+        self.content += torch.stack([framed.amin(2).T, framed.amax(2).T]).movedim(0, 1).numpy().tobytes()
+
+    def all(self) -> tuple[Tensor, Tensor]:
+        """Return the least and greatest samples, (channels, frames) both."""
+        both = torch.frombuffer(self.content, dtype=torch.float32).unflatten(0, (-1, 2, self.channels))
+        return both[:, 0].T, both[:, 1].T
 
 
 def robust_peak(frame_peaks: Tensor) -> Tensor:
@@ -126,13 +140,13 @@ def _published_peaks(blocks: Iterable[Tensor], rate: int) -> tuple[Tensor, Tenso
 
 def _robust_peaks(blocks: Iterable[Tensor], rate: int) -> tuple[Tensor, Tensor]:
     """Return the robust peaks of channels less their means, and the means."""
-    total, count, extremes = torch.zeros((), dtype=torch.float64), 0, []
+    total, count, extremes = torch.zeros((), dtype=torch.float64), 0, FrameExtremes(rate // FRAMES_PER_S)
     for block in blocks:
         total = total + block.sum(1, dtype=torch.float64)
         count += block.shape[1]
-        extremes.append(frame_extremes(block, rate // FRAMES_PER_S))
+        extremes.add(block)
     means = (total / count).float()
-    least, greatest = (torch.cat(parts, 1) for parts in zip(*extremes, strict=True))
+    least, greatest = extremes.all()
     return robust_peak(torch.maximum(greatest - means[:, None], means[:, None] - least)), means
 
 

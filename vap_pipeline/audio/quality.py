@@ -1,12 +1,13 @@
 """How good the signal of a recording is: level, offset, clipping, silence, and channels that are alike."""
 
 import math
+from array import array
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vap_pipeline.audio.level import FRAMES_PER_S, SILENT_SHARE, Blocks, frame_extremes, robust_peak
+from vap_pipeline.audio.level import FRAMES_PER_S, SILENT_SHARE, Blocks, FrameExtremes, robust_peak
 
 CLIPPED = 0.98  # of full scale: the largest value of mu-law, 32,124 of 32,768
 SILENT = 1e-3  # half the range of a frame of 10 ms without a signal
@@ -80,35 +81,34 @@ class Quality:
 
 
 def measure(recording: Blocks) -> Quality:
-    """Measure a recording in one pass; memory grows by 1.5 MB an hour.
+    """Measure a recording in one pass; memory grows by 6 MB an hour.
 
     Raises:
         InputError: samples are missing, or NaN or infinite.
     """
     count, clipped, sums = 0, torch.zeros(2), torch.zeros(2, dtype=torch.float64)
     products = torch.zeros(2, 2, dtype=torch.float64)
-    extremes, alike = [], []
+    extremes, likeness = FrameExtremes(recording.rate // FRAMES_PER_S), array("f")
     for block in recording.blocks():
         count += block.shape[1]
         clipped += (block.abs() >= CLIPPED).sum(1)
         wide = block.double()
         sums += wide.sum(1)
         products += wide @ wide.T
-        extremes.append(frame_extremes(block, recording.rate // FRAMES_PER_S))
-        alike.append(_likeness(block, recording.rate))
+        extremes.add(block)
+        likeness.extend(_likeness(block, recording.rate).tolist())
     means = sums / count
     covariance = products / count - means[:, None] * means
     scale = covariance.diagonal().clamp(min=0).prod().sqrt()
-    least, greatest = (torch.cat(parts, 1) for parts in zip(*extremes, strict=True))
+    least, greatest = extremes.all()
     offset = means.float()[:, None]
     peaks = robust_peak(torch.maximum(greatest - offset, offset - least))
     silent = ((greatest - least) / 2 < SILENT).float().mean(1)
-    seconds = torch.cat(alike)
     columns = torch.stack([peaks, means.float(), clipped / count, silent], 1).tolist()
     return Quality(
         (Channel(*columns[0]), Channel(*columns[1])),
         float(covariance[0, 1] / scale) if scale > SILENT**2 / 100 else 0.0,
-        float((seconds > CROSSTALK).float().mean()) if len(seconds) else 0.0,
+        sum(value > CROSSTALK for value in likeness) / max(len(likeness), 1),
     )
 
 

@@ -80,6 +80,8 @@ def read_header(path: Path) -> Header:
     frames, note = _count(path, fields, "sample_count", None if shorten else 0), ""
     if not shorten:
         present = max(available, 0) // (channels * sample_bytes)
+        if not present:
+            raise InputError(f"{path}: truncated: no samples follow its header; copy it again")
         if frames > present:
             known, note = (
                 None,

@@ -123,8 +123,11 @@ def probabilities(recording: Recording, crosstalk_db: float | None = None) -> np
         InputError: silero-vad is missing, or the recording cannot be read.
     """
     stream = Stream(2, crosstalk_db)
-    blocks = resample(recording.blocks(), recording.rate)
-    return np.concatenate([*(stream(block.numpy()) for block in blocks), stream.finish()], axis=1)
+    content = bytearray()  # many small arrays, kept between large ones, would fragment the memory
+    for block in resample(recording.blocks(), recording.rate):
+        content += stream(block.numpy()).T.tobytes()
+    content += stream.finish().T.tobytes()
+    return np.frombuffer(content, np.float32).reshape(-1, 2).T
 
 
 def voice_activity(
