@@ -13,19 +13,10 @@ import torchaudio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import mutate, sphere
+from sounds import RATE, samples_of, speech
 
 from vap_pipeline.audio.recording import gains, open_recording, pieces, resample
 from vap_pipeline.io.errors import InputError
-
-RATE = 8_000
-
-
-def speech(seconds, rate=RATE, seed=0):
-    """Two channels of noise that swells and fades, (samples, 2) float64."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(round(seconds * rate)) / rate
-    swell = 0.1 + 0.3 * np.sin(2 * np.pi * np.c_[0.2 * t, 0.3 * t + 0.5]) ** 2
-    return np.clip(rng.standard_normal((len(t), 2)) * swell, -0.99, 0.99)
 
 
 def g711(path, samples, coding):
@@ -35,10 +26,6 @@ def g711(path, samples, coding):
     content = path.read_bytes()
     codes = np.frombuffer(content[content.index(b"data") + 8 :][: samples.size], np.uint8)
     return codes.reshape(samples.shape), soundfile.read(path, dtype="float32")[0]
-
-
-def samples_of(recording):
-    return torch.cat(list(recording.blocks()), dim=1).numpy().T
 
 
 @pytest.mark.parametrize("coding", ["ulaw", "alaw"])
@@ -96,37 +83,6 @@ def test_resampling_in_blocks_is_resampling_whole(rate, lengths):
     torch.testing.assert_close(resampled, expected, atol=1e-9, rtol=0)
 
 
-def by_definition(samples, rate):
-    """semantics: resample; each channel by its peak if over 0.05; the mean; that by its peak if over 0.05."""
-    channels = torchaudio.functional.resample(torch.from_numpy(samples.T.astype(np.float64)), rate, 16_000)
-    channels = [c / c.abs().max() if c.abs().max() > 0.05 else c for c in channels]
-    mixed = (channels[0] + channels[1]) / 2
-    return mixed / mixed.abs().max() if mixed.abs().max() > 0.05 else mixed
-
-
-@pytest.mark.parametrize("loudness", [(1, 1), (0.3, 0.02), (0.05, 0.05), (0.02, 0.02), (1, 0)])
-@pytest.mark.parametrize("rate", [8_000, 16_000])
-def test_normalised_as_defined(tmp_path, loudness, rate):
-    samples = (speech(24.5, rate) * loudness).astype(np.float32)
-    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
-    recording = open_recording(tmp_path / "a.wav")
-    out = torch.cat(list(pieces(recording, gains(recording), 2451, 2)))
-    assert len(out) == 2451 * 160
-    expected = by_definition(samples, rate)
-    torch.testing.assert_close(out[: len(expected)].double(), expected, atol=1e-6, rtol=0)
-    assert not out[len(expected) :].any()
-
-
-def test_real_dialogues_are_normalised_as_defined(shared):
-    for path in sorted(shared.glob("two_channel_phone/*.flac")):
-        recording = open_recording(path)
-        samples, rate = soundfile.read(path)
-        frames = int(100 * recording.duration_s) + 1
-        out = torch.cat(list(pieces(recording, gains(recording), frames, 2)))
-        expected = by_definition(samples, rate)
-        torch.testing.assert_close(out[: len(expected)].double(), expected, atol=1e-6, rtol=0)
-
-
 def test_pieces_end_with_the_frames_asked_for(tmp_path):
     for frames, samples in ((150, 8_000), (50, 8_000), (250, 16_001)):
         recording = open_recording(sphere(tmp_path / "a.sph", np.zeros((samples, 2), np.uint8)))
@@ -150,8 +106,7 @@ def test_wrong_files_are_named(tmp_path):
         (tmp_path / name).write_bytes(b"")
         refused(tmp_path / name, "SPHERE" if name == "a.sph" else "cannot be read as audio")
     refused(sphere(tmp_path / "one.sph", codes[:, :1]), "1 channel,")
-    refused(sphere(tmp_path / "short.sph", codes, sample_count=RATE + 1), "truncated")
-    refused(sphere(tmp_path / "huge.sph", codes, sample_count=10**12), "truncated|more than a day")
+    refused(sphere(tmp_path / "none.sph", codes, sample_count=0), "sample_count is 0")
     refused(sphere(tmp_path / "odd.sph", codes, rate=8_001), "8001 samples a second")
     refused(sphere(tmp_path / "fast.sph", codes, rate=10**400), "samples a second; resample it")
     refused(sphere(tmp_path / "wide.sph", codes.astype("<i4"), coding="ulaw"), "samples of 4 bytes")
@@ -167,9 +122,6 @@ def test_wrong_files_are_named(tmp_path):
     ):
         (tmp_path / "changed.sph").write_bytes(change(whole[:1024].rstrip()).ljust(1024) + whole[1024:])
         refused(tmp_path / "changed.sph", said)
-    soundfile.write(tmp_path / "whole.aiff", np.zeros((RATE, 2)), RATE)
-    (tmp_path / "aiff.wav").write_bytes((tmp_path / "whole.aiff").read_bytes())
-    refused(tmp_path / "aiff.wav", "in the format AIFF")
     soundfile.write(tmp_path / "mono.wav", np.zeros(RATE), RATE)
     refused(tmp_path / "mono.wav", "1 channel,")
     (tmp_path / "wav.sph").write_bytes((tmp_path / "mono.wav").read_bytes())
@@ -182,31 +134,6 @@ def test_samples_that_are_no_numbers(tmp_path, value):
     samples[11 * RATE, 1] = value
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     refused(tmp_path / "a.wav", r"NaN or infinite samples after 10 s")
-
-
-@pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "ULAW"])
-def test_a_wav_that_ends_early_or_does_not_say_where(tmp_path, subtype):
-    path = tmp_path / "a.wav"
-    soundfile.write(path, speech(12), RATE, subtype=subtype)
-    whole = path.read_bytes()
-    at = whole.index(b"data") + 4
-    length = len(whole[at + 4 :])
-    path.write_bytes(whole[:-4_000])
-    refused(path, f"truncated: its header declares {length:,}, but it holds {length - 4_000:,}")
-    for declared in (0, 0x7FFFF000, 0xFFFFFFFF):
-        path.write_bytes(whole[:at] + declared.to_bytes(4, "little") + whole[at + 4 :])
-        refused(path, "its header declares no length; rewrite it with sox")
-    path.write_bytes(whole + b"LIST\4\0\0\0more")
-    assert open_recording(path).samples == 12 * RATE
-
-
-@pytest.mark.parametrize(("format", "endian"), [("RF64", "FILE"), ("WAV", "BIG")])
-def test_a_long_or_big_endian_wav_that_ends_early(tmp_path, format, endian):
-    path, expected = tmp_path / "a.wav", speech(2)
-    soundfile.write(path, expected, RATE, "PCM_16", endian, format)
-    np.testing.assert_allclose(samples_of(open_recording(path)), expected, atol=2**-15)
-    path.write_bytes(path.read_bytes()[:-1000])
-    refused(path, "truncated: its header declares")
 
 
 def test_no_audio_file_at_all(tmp_path):
@@ -255,13 +182,6 @@ def test_a_stop_does_not_wait_for_a_decoder(shared, monkeypatch):
         open_recording(shared / "sphere/123_2pcle_shn.sph", ask)
     over.set()
     assert time.monotonic() - began < 5
-
-
-def test_a_flac_that_ends_early(tmp_path):
-    path = tmp_path / "a.flac"
-    soundfile.write(path, speech(30), RATE)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    refused(path, "truncated or damaged|cannot be decoded")
 
 
 @pytest.mark.parametrize(

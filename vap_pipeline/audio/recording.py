@@ -1,29 +1,28 @@
-"""Two-channel recordings as one stream of 16 kHz samples, in bounded memory."""
+"""Two-channel recordings of any format, read in bounded memory."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from math import gcd
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchaudio
 from torch import Tensor
 
-from vap_pipeline.audio import sphere
-from vap_pipeline.audio.headers import Header, check_two_channels, read_header
-from vap_pipeline.audio.rates import HOP_SAMPLES, SAMPLE_RATE_HZ
+from vap_pipeline.audio.headers import Header, Pick, check_two_channels, read_header
+from vap_pipeline.audio.level import SETTINGS, gains, pieces
+from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
+from vap_pipeline.audio.resampling import resample, resampled
+from vap_pipeline.audio.sequential import Read
+from vap_pipeline.audio.sources import open_source
 from vap_pipeline.io.errors import InputError
 
-# What a store records about the audio of its features.
-SETTINGS = {
-    "sample_rate": SAMPLE_RATE_HZ,
-    "mix": "each channel, then their mean, divided by its peak over the conversation where that exceeds 0.05",
-}
-QUIET_PEAK = 0.05  # a peak up to this is left as it is
+__all__ = ["SETTINGS", "Recording", "check", "gains", "open_recording", "paths", "pieces", "resample"]
+
 BLOCK_S = 10  # read and resampled at a time
-WAV_HEADER_BYTES = 44  # before the samples that desphere returns
+SEPARATOR = "|"  # between the files of the two speakers
+
+Audio = Path | Sequence[Path]
 
 
 def _never_stop() -> None:
@@ -32,21 +31,23 @@ def _never_stop() -> None:
 
 @dataclass(frozen=True)
 class Recording:
-    """Two channels of audio in a file.
+    """Two channels of audio.
 
     Attributes:
-        path: the file.
+        path: the file, or the files of both speakers, joined by ``|``, for messages.
         rate: samples a second.
         samples: number of samples of a channel.
         read: returns the samples from one number to another, (count, 2) float32, full scale 1.
         check_stop: called before each block; it may raise, to stop.
+        warnings: what is odd about the files, a line each.
     """
 
     path: Path
     rate: int
     samples: int
-    read: Callable[[int, int], np.ndarray]
+    read: Read
     check_stop: Callable[[], None] = _never_stop
+    warnings: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -81,152 +82,108 @@ class Recording:
         return block
 
 
-def open_recording(path: Path, check_stop: Callable[[], None] = _never_stop, mono: bool = False) -> Recording:
-    """Open a SPHERE (mu-law, a-law or 16-bit PCM, shorten-compressed or not), WAV or FLAC file.
-
-    Args:
-        check_stop: called again and again while the file is read, now and later; it may raise, to stop.
-        mono: take a recording of one channel too, as speaker A; B is silent.
-
-    Raises:
-        InputError: no such file, damaged or truncated as far as is known yet, or not of two channels.
-    """
-    header = read_header(path)
-    if not (mono and header.channels == 1 and not header.sphere_header):
-        check_two_channels(path, header.channels)
-    if header.rate // gcd(header.rate, SAMPLE_RATE_HZ) > 1_000:
-        raise InputError(f"{path}: {header.rate} samples a second; resample it to 8,000 or 16,000")
-    try:
-        if header.sphere_header and header.sphere_header.shorten:
-            return _open_shorten(path, header.sphere_header, check_stop)
-        if header.sphere_header:
-            _check_sum(path, header.sphere_header, check_stop)
-        return _open(path, header, check_stop)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-
-
 def whole(recording: Recording) -> Tensor:
     """Return all samples of a recording at 16 kHz, (2, samples) float32."""
     return torch.cat(list(resample(recording.blocks(), recording.rate)), dim=1)
 
 
-def gains(recording: Recording) -> Tensor:
-    """Return the factor of each channel in the mix of the two, (2,).
+def paths(root: Path, audio: str) -> tuple[Path, ...]:
+    """Return the file, or the files of both speakers, that a manifest names in its column ``audio``."""
+    return tuple(root / name for name in audio.split(SEPARATOR))
 
-    Each channel is divided by its peak at 16 kHz if that exceeds 0.05, the two are averaged, and the mix is
-    divided by its own peak likewise. Resampling is linear, so the mix can be made at the recording's rate.
+
+def check(audio: Audio, pick: Pick = None) -> tuple[float, tuple[str, ...]]:
+    """Return the duration of a recording in seconds, and warnings, from the headers of its files.
+
+    Raises:
+        InputError: as :func:`open_recording`, as far as headers show.
     """
-    channels = _gain(resample(recording.blocks(), recording.rate), 2) / 2
-    return channels * _gain(resample(_mix(recording, channels), recording.rate), 1)
+    files, headers = _headers(audio, pick)
+    return max(header.samples / header.rate for header in headers), _warnings(files, headers)
 
 
-def pieces(recording: Recording, gains: Tensor, frames: int, seconds: int) -> Iterator[Tensor]:
-    """Yield the mix at 16 kHz in pieces (samples,) of at most ``seconds``, ``frames`` * 160 samples in all.
+def open_recording(
+    audio: Audio, check_stop: Callable[[], None] = _never_stop, pick: Pick = None, mono: bool = False
+) -> Recording:
+    """Open a two-channel file, two channels of one that has more, or two files, one a speaker.
 
-    A shorter recording is followed by silence, a longer one is cut. The recording is read again, as it was
-    for the gains, so that memory does not grow with its length.
+    Two files of different length are padded with silence, of different rates resampled to 16 kHz.
+
+    Args:
+        audio: a file, or the one-channel files of both speakers.
+        check_stop: called again and again while the files are read, now and later; it may raise, to stop.
+        pick: the channels of the two speakers, counted from 0; by default the file must have just two.
+        mono: take a file of one channel too, as speaker A; B is silent.
+
+    Raises:
+        InputError: no such file, damaged as far as is known yet, or not of two channels.
     """
-    missing = frames * HOP_SAMPLES
-    for block in resample(_mix(recording, gains), recording.rate):
-        yield from block[0, :missing].split(seconds * SAMPLE_RATE_HZ)
-        missing -= min(block.shape[1], missing)
-    yield from torch.zeros(missing).split(seconds * SAMPLE_RATE_HZ)
-
-
-def resample(blocks: Iterable[Tensor], rate: int) -> Iterator[Tensor]:
-    """Resample a signal in blocks (channels, samples) to 16 kHz, to the same samples as if it were whole."""
-    if rate == SAMPLE_RATE_HZ:
-        yield from blocks
-        return
-    step, new = rate // gcd(rate, SAMPLE_RATE_HZ), SAMPLE_RATE_HZ // gcd(rate, SAMPLE_RATE_HZ)
-    context = 8 * step  # the filter reaches at most 6.06 · step samples to each side
-    held, done = None, 0  # samples, and how many of them are resampled already
-    for block in chain(blocks, [None]):
-        if block is not None:
-            held = block if held is None else torch.cat([held, block], dim=1)
-        elif held is None:
-            return
-        end = held.shape[1] if block is None else max(held.shape[1] - context, 0) // step * step
-        if end > done:
-            resampled = torchaudio.functional.resample(held, step, new)
-            yield resampled[:, done // step * new : None if block is None else end // step * new]
-            kept = max(end - context, 0)
-            held, done = held[:, kept:], end - kept
-
-
-def _gain(blocks: Iterable[Tensor], channels: int) -> Tensor:
-    peak = torch.zeros(channels)
-    for block in blocks:
-        peak = torch.maximum(peak, block.abs().amax(dim=1))
-    return torch.where(peak > QUIET_PEAK, 1 / peak, 1.0)
-
-
-def _mix(recording: Recording, gains: Tensor) -> Iterator[Tensor]:
-    for block in recording.blocks():
-        yield (gains @ block)[None]
-
-
-def _open(path: Path, header: Header, check_stop: Callable[[], None]) -> Recording:
-    import soundfile
-
-    def read(start: int, stop: int) -> np.ndarray:
-        try:
-            samples = soundfile.read(path, start=start, stop=stop, dtype="float32", always_2d=True)[0]
-        except (soundfile.SoundFileError, RuntimeError) as error:
-            raise InputError(f"{path}: cannot be decoded ({error}); copy or convert it again") from error
-        return samples if header.channels == 2 else np.pad(samples, ((0, 0), (0, 1)))
-
-    return Recording(path, header.rate, header.samples, read, check_stop)
-
-
-def _open_shorten(path: Path, header: sphere.Header, check_stop: Callable[[], None]) -> Recording:
-    """Open a shorten-compressed SPHERE file, which is decoded as a whole."""
-    import desphere
-
-    check_stop()
+    files, headers = _headers(audio, pick, mono)
     try:
-        wav = desphere.transcode_bytes(path.read_bytes())
-    except desphere.DesphereError as error:
-        raise InputError(f"{path}: cannot be decoded ({error}); copy it again") from error
-    samples = np.frombuffer(wav, "<i2", offset=WAV_HEADER_BYTES)
-    if samples.size != 2 * header.frames:
-        raise InputError(f"{path}: decodes to another length than its header says; copy it again")
-    samples = samples.reshape(-1, 2)
-    if header.coding == "pcm":
-        _compare_sums(path, header, int(samples.sum(dtype=np.int64)), 1 << 16)
-    elif header.coding == "ulaw":
-        # It is expanded to 16 bits already, where mu-law's two zeros, codes 127 and 255, have become one.
-        codes = np.zeros(1 << 16, np.int64)
-        codes[np.array(desphere.g711.ULAW_TABLE, np.int16).view(np.uint16)] = np.arange(256)
-        _compare_sums(path, header, int(codes[samples.view(np.uint16)].sum()), 128)
+        reads = [open_source(*opened, check_stop) for opened in zip(files, headers, strict=True)]
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror}); check the path") from error
+    path = Path(SEPARATOR.join(map(str, files)))
+    rate, samples = headers[0].rate, max(header.samples for header in headers)
+    if headers[0].channels > 1:
+        read = reads[0] if pick is None else _picked(reads[0], pick)
+    else:
+        lengths = [header.samples for header in headers]
+        if headers[0].rate != headers[-1].rate:
+            rate = SAMPLE_RATE_HZ
+            sides = [resampled(r, h.rate, h.samples) for r, h in zip(reads, headers, strict=True)]
+            reads, lengths = [list(column) for column in zip(*sides, strict=True)]
+        read, samples = _joined(reads, lengths), max(lengths)
+    return Recording(path, rate, samples, read, check_stop, _warnings(files, headers))
+
+
+def _headers(audio: Audio, pick: Pick, mono: bool = False) -> tuple[list[Path], list[Header]]:
+    """Return the files of a recording and their headers, checked to hold two speakers together."""
+    files = [audio] if isinstance(audio, Path) else list(audio)
+    headers = [read_header(path) for path in files]
+    for path, header in zip(files, headers, strict=True):
+        if len(files) == 1:
+            if not (mono and header.channels == 1):
+                check_two_channels(path, header.channels, pick)
+        elif len(files) != 2 or header.channels != 1:
+            raise InputError(
+                f"{path}: {header.channels} channels, one of {len(files)} files; a recording is one file "
+                "with both speakers, or two files of one channel"
+            )
+        if header.rate // gcd(header.rate, SAMPLE_RATE_HZ) > 1_000:
+            raise InputError(f"{path}: {header.rate} samples a second; resample it to 8,000 or 16,000")
+    return files, headers
+
+
+def _warnings(files: list[Path], headers: list[Header]) -> tuple[str, ...]:
+    lines = [f"{path}: {note}" for path, header in zip(files, headers, strict=True) for note in header.notes]
+    if len(files) == 2:
+        first, second = headers
+        lasts_s = [header.samples / header.rate for header in headers]
+        name = SEPARATOR.join(map(str, files))
+        if first.rate != second.rate:
+            lines.append(f"{name}: {first.rate:,} and {second.rate:,} samples a second; both are resampled")
+        if lasts_s[0] != lasts_s[1]:
+            lasts = f"{lasts_s[0]:.2f} and {lasts_s[1]:.2f} s long"
+            lines.append(f"{name}: {lasts}; silence follows the shorter one")
+    return tuple(lines)
+
+
+def _picked(read: Read, pick: Sequence[int]) -> Read:
+    return lambda start, stop: read(start, stop)[:, list(pick)]
+
+
+def _joined(reads: list[Read], lengths: list[int]) -> Read:
+    """Return two one-channel signals as one of two channels, the shorter one followed by zeros."""
 
     def read(start: int, stop: int) -> np.ndarray:
-        return samples[start:stop].astype(np.float32) / np.float32(2**15)
+        both = np.zeros((stop - start, 2), np.float32)
+        for channel, (side, length) in enumerate(zip(reads, lengths, strict=True)):
+            if (end := min(stop, length)) > start:
+                samples = side(start, end)
+                if len(samples) < end - start:
+                    return samples  # the caller sees that some are missing
+                both[: end - start, channel] = samples[:, 0]
+        return both
 
-    return Recording(path, header.rate, header.frames, read, check_stop)
-
-
-def _check_sum(path: Path, header: sphere.Header, check_stop: Callable[[], None]) -> None:
-    """Check the sum of the stored samples of an uncompressed SPHERE file, if its header has it."""
-    import soundfile
-
-    if header.checksum is None:
-        return
-    total, step = 0, 1 << 20
-    for start in range(0, header.frames, step):
-        check_stop()
-        stop = min(start + step, header.frames)
-        if header.coding == "pcm":
-            stored = soundfile.read(path, start=start, stop=stop, dtype="int16", always_2d=True)[0]
-        else:
-            stored = np.fromfile(path, np.uint8, 2 * (stop - start), offset=header.size + 2 * start)
-        total += int(stored.sum(dtype=np.int64))
-    _compare_sums(path, header, total, 1 << 16)
-
-
-def _compare_sums(path: Path, header: sphere.Header, total: int, modulus: int) -> None:
-    if header.checksum is not None and (total - header.checksum) % modulus:
-        raise InputError(
-            f"{path}: damaged: its samples do not match the checksum in its header; copy it again"
-        )
+    return read

@@ -7,6 +7,17 @@ from vap_pipeline.io.errors import InputError
 
 MAGIC = b"NIST_1A\n"
 LONGEST_HEADER_BYTES = 1 << 20  # real ones have 1,024
+LONGEST_NUMBER = 500  # digits
+BLOCK_BYTES = 1024  # to which files are padded
+CODINGS = {
+    "pcm": "pcm",
+    "ulaw": "ulaw",
+    "mu-law": "ulaw",
+    "mulaw": "ulaw",
+    "pculaw": "ulaw",
+    "alaw": "alaw",
+    "a-law": "alaw",
+}
 CONVERT = "convert the file to WAV with sph2pipe"
 
 
@@ -22,14 +33,18 @@ class Header:
     coding: str  # pcm, ulaw or alaw
     shorten: bool  # compressed with shorten
     checksum: int | None  # the sum of the stored samples mod 2^16
+    big_endian: bool = False
+    note: str = ""  # what is odd, in plain words
 
 
 def read_header(path: Path) -> Header:
-    """Return the header of the SPHERE file ``path``, checked against the length of the file.
+    """Return the header of the SPHERE file ``path``.
+
+    The samples run to the smaller of what the header declares and what is there; without a declared number to
+    the end. (The length of a shorten-compressed file is known only after decoding.)
 
     Raises:
-        InputError: not a SPHERE file, a broken header, an unknown coding, or fewer bytes than the header
-            says. (The length of a shorten-compressed file is known only after decoding.)
+        InputError: not a SPHERE file, a broken header, or an unknown coding.
     """
     try:
         with path.open("rb") as file:
@@ -45,34 +60,37 @@ def read_header(path: Path) -> Header:
     if not size or size % 1024:
         raise _broken(path, "its length is not a multiple of 1,024")
     fields = _fields(path, header)
-    coding, *packing = fields.get("sample_coding", "pcm").lower().replace("mu-law", "ulaw").split(",")
-    shorten = bool(packing) and packing[0].startswith("embedded-shorten")
-    if coding not in ("pcm", "ulaw", "alaw") or (packing and not shorten):
+    coding, *packing = fields.get("sample_coding", "pcm").lower().split(",")
+    coding = CODINGS.get(coding.strip(), "")
+    shorten = bool(packing) and packing[0].strip().startswith("embedded-shorten")
+    if not coding or (packing and not shorten):
         raise InputError(f"{path}: its samples are coded as {fields['sample_coding']!r}; {CONVERT}")
     if fields.get("channels_interleaved", "TRUE").upper() != "TRUE":
         raise InputError(f"{path}: its channels are not interleaved; {CONVERT}")
+    rate = _count(path, fields, "sample_rate")
+    channels = _count(path, fields, "channel_count", 1)
+    sample_bytes = _count(path, fields, "sample_n_bytes", 2 if coding == "pcm" else 1)
+    order = fields.get("sample_byte_format", "01")
+    if not shorten and sample_bytes != (2 if coding == "pcm" else 1):
+        raise InputError(f"{path}: {coding} samples of {sample_bytes} bytes; {CONVERT}")
+    if coding == "pcm" and not shorten and order not in ("01", "10"):
+        raise _broken(path, f"sample_byte_format is {order!r:.20}")
     checksum = fields.get("sample_checksum", "")
-    found = Header(
-        size=size,
-        rate=_count(path, fields, "sample_rate"),
-        channels=_count(path, fields, "channel_count", 1),
-        frames=_count(path, fields, "sample_count"),
-        sample_bytes=_count(path, fields, "sample_n_bytes", 2 if coding == "pcm" else 1),
-        coding=coding,
-        shorten=shorten,
-        checksum=int(checksum) if checksum.isdigit() else None,
-    )
-    if found.sample_bytes != (2 if coding == "pcm" else 1) and not shorten:
-        raise InputError(f"{path}: {coding} samples of {found.sample_bytes} bytes; {CONVERT}")
-    if coding == "pcm" and not shorten and fields.get("sample_byte_format", "01") not in ("01", "10"):
-        raise _broken(path, f"sample_byte_format is {fields['sample_byte_format']!r:.20}")
-    promised = found.frames * found.channels * found.sample_bytes
-    if not shorten and available < promised:
-        raise InputError(
-            f"{path}: truncated: its header says {promised:,} bytes of samples, but it holds "
-            f"{max(available, 0):,}; copy the file again"
-        )
-    return found
+    known = int(checksum) if checksum.isdigit() else None
+    frames, note = _count(path, fields, "sample_count", None if shorten else 0), ""
+    if not shorten:
+        present = max(available, 0) // (channels * sample_bytes)
+        if not present:
+            raise InputError(f"{path}: truncated: no samples follow its header; copy it again")
+        if frames > present:
+            known, note = (
+                None,
+                (f"truncated: its header declares {frames:,} samples, it holds {present:,}; copy it again"),
+            )
+        elif frames > 0 and (present - frames) * channels * sample_bytes >= BLOCK_BYTES:
+            note = f"its header declares {frames:,} samples, it holds {present:,}; the rest is not read"
+        frames = min(frames or present, present)
+    return Header(size, rate, channels, frames, sample_bytes, coding, shorten, known, order == "10", note)
 
 
 def _fields(path: Path, header: bytes) -> dict[str, str]:
@@ -88,14 +106,13 @@ def _fields(path: Path, header: bytes) -> dict[str, str]:
 
 
 def _count(path: Path, fields: dict[str, str], name: str, default: int | None = None) -> int:
-    text = fields.get(name, default)
-    try:
-        number = int(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise _broken(path, f"{name} is {text}")
-    return number
+    """Return a number, 1 or more, or the default where the field is absent."""
+    text = fields.get(name, "")
+    if name not in fields and default is not None:
+        return default
+    if not text.isdecimal() or not text.strip("0") or len(text) > LONGEST_NUMBER:
+        raise _broken(path, f"{name} is {text[:40] or 'missing'}")
+    return int(text)
 
 
 def _broken(path: Path, fault: str) -> InputError:

@@ -5,7 +5,8 @@ The network (silero-vad, MIT licence, in its wheel) gives the probability of spe
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -154,5 +155,7 @@ def _session() -> Any:
 
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = options.intra_op_num_threads = 1
-    model = files("silero_vad") / "data" / "silero_vad_16k_sequence.onnx"
+    package = find_spec("silero_vad")  # not imported: that would set torch to one thread
+    assert package and package.origin
+    model = Path(package.origin).parent / "data" / "silero_vad_16k_sequence.onnx"
     return onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])

@@ -1,14 +1,17 @@
 """Finding the audio files of a corpus, and their durations."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
-from vap_pipeline.audio.headers import check_two_channels, read_header
+from vap_pipeline.audio.headers import SUFFIXES, read_header
+from vap_pipeline.audio.recording import check
 from vap_pipeline.corpora.faults import Faults
 from vap_pipeline.io.errors import InputError
 
-SUFFIXES = (".sph", ".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+log = logging.getLogger(__name__)
 
 
 def walk(root: Path) -> Iterator[Path]:
@@ -74,16 +77,16 @@ def duration_s(*paths: Path) -> float:
     Raises:
         InputError: not audio, truncated (as far as a header shows), or of another number of channels.
     """
-    headers = [read_header(path) for path in paths]
-    if len(paths) == 1:
-        check_two_channels(paths[0], headers[0].channels)
-    for path, header in zip(paths, headers, strict=True):
-        if len(paths) > 1 and header.channels != 1:
-            raise InputError(
-                f"{path}: {header.channels} channels, expected one, as a file of one speaker has; "
-                "take the channel of that speaker out"
-            )
-    return max(header.samples / header.rate for header in headers)
+    return _checked(paths)
+
+
+@cache
+def _checked(paths: tuple[Path, ...]) -> float:
+    """Return the duration of a recording, and say once what is odd about its files."""
+    duration_s, warnings = check(paths)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return duration_s
 
 
 def may_be_mono(path: Path) -> bool:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from vap_pipeline.artefacts.manifest import Manifest, Segments
 from vap_pipeline.artefacts.store import Writer
-from vap_pipeline.audio.recording import gains, open_recording, pieces
+from vap_pipeline.audio.recording import gains, open_recording, paths, pieces
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.runtime.signals import Stopped
@@ -48,7 +48,7 @@ class Job:
     """A conversation to encode."""
 
     conversation: str
-    audio: Path
+    audio: tuple[Path, ...]  # one file, or one a speaker
     duration_s: float
     segments: Segments
 
@@ -65,7 +65,7 @@ class Job:
         Raises:
             InputError: the audio cannot be read.
         """
-        audio_sha256 = files.sha256(self.audio, check_stop)
+        audio_sha256 = "+".join(files.sha256(path, check_stop) for path in self.audio)
         va_sha256 = hashlib.sha256(self.va().tobytes()).hexdigest()
         return {"duration_s": self.duration_s, "audio_sha256": audio_sha256, "va_sha256": va_sha256}
 
@@ -89,7 +89,7 @@ def jobs(manifest: Manifest, audio: Path) -> list[Job]:
     if lacking := [c.conversation for c in used if not c.audio]:
         raise InputError(f"conversation {lacking[0]}: no audio in the manifest; make it again with --audio")
     used.sort(key=lambda c: (-c.duration_s, c.conversation))
-    return [Job(c.conversation, audio / c.audio, c.duration_s, segments[c.conversation]) for c in used]
+    return [Job(c.conversation, paths(audio, c.audio), c.duration_s, segments[c.conversation]) for c in used]
 
 
 def extract(
@@ -201,22 +201,22 @@ def _is_up_to_date(job: Job, writer: Writer, source: dict[str, Any]) -> bool:
         return False
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Return numbers that change when the file at ``path`` does; empty if there is no file."""
+def _stamp(paths: tuple[Path, ...]) -> list[tuple[int, ...]]:
+    """Return numbers that change when a file does; none if one is missing."""
     try:
-        status = path.stat()
+        statuses = [path.stat() for path in paths]
     except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        return []
+    return [(s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in statuses]
 
 
 def _features(
-    job: Job, encoder: Encoder, check_stop: Callable[[], None], stamp: tuple[int, ...]
+    job: Job, encoder: Encoder, check_stop: Callable[[], None], stamp: list[tuple[int, ...]]
 ) -> Iterator[np.ndarray]:
     recording = open_recording(job.audio, check_stop)
     if abs(recording.duration_s - job.duration_s) > SLACK_S:
         raise InputError(
-            f"{job.audio}: lasts {recording.duration_s:.2f} s, but the manifest says {job.duration_s:.2f} s "
+            f"{recording.path}: lasts {recording.duration_s:.2f} s, but the manifest says {job.duration_s:.2f} s "
             f"for {job.conversation}; make the manifest again, or copy the file again"
         )
     frames = voice_activity.frames(job.duration_s)
@@ -224,7 +224,9 @@ def _features(
     for features in encoder.stream(audio):
         check_stop()
         if not torch.isfinite(features).all():
-            raise InputError(f"{job.audio}: its features are NaN or infinite; check the encoder's weights")
+            raise InputError(
+                f"{recording.path}: its features are NaN or infinite; check the encoder's weights"
+            )
         yield features.half().cpu().numpy()
     if _stamp(job.audio) != stamp:
-        raise InputError(f"{job.audio}: it changed while it was read; start the same command again")
+        raise InputError(f"{recording.path}: it changed while it was read; start the same command again")

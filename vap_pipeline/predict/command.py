@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from vap_pipeline.artefacts import manifest
+from vap_pipeline.audio.headers import SUFFIXES
 from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
 from vap_pipeline.audio.recording import open_recording, whole
 from vap_pipeline.io import files, parquet
@@ -25,7 +26,6 @@ from vap_pipeline.predict.stereo import StereoPredictor
 from vap_pipeline.turn_taking.frame_rates import held, stride
 from vap_pipeline.turn_taking.voice_activity import frames
 
-SUFFIXES = (".sph", ".wav", ".flac", ".mp3", ".ogg", ".opus")
 FIGURE_S = 30.0
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from vap_pipeline.artefacts.manifest import Manifest
 from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
-from vap_pipeline.audio.recording import Recording, open_recording
+from vap_pipeline.audio.recording import Recording, open_recording, paths
 from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 
@@ -30,12 +30,12 @@ class Stretch:
 
     Attributes:
         speaker: ``corpus/conversation/channel``, as if every conversation had speakers of its own.
-        audio: the two-channel file, and its ``channel``.
+        audio: the two-channel file, or a file for each speaker; and the ``channel`` of the two.
         start_s, end_s: seconds in it.
     """
 
     speaker: str
-    audio: Path
+    audio: tuple[Path, ...]
     channel: int
     start_s: float
     end_s: float
@@ -66,7 +66,7 @@ def stretches(
             for a, b in zip(starts[first].tolist(), ends[last].tolist(), strict=True):
                 if b - a >= shortest_s:
                     speaker = f"{manifest.name}/{c.conversation}/{channel}"
-                    result.append(Stretch(speaker, root / c.audio, channel, a, b))
+                    result.append(Stretch(speaker, paths(root, c.audio), channel, a, b))
     return result
 
 
@@ -76,12 +76,14 @@ def digest(stretches: list[Stretch]) -> str:
     Raises:
         InputError: a file cannot be read.
     """
-    paths = list(dict.fromkeys(s.audio for s in stretches))
-    digests = thread_map(files.sha256, paths, desc="audio", unit=" files", disable=None)
-    audio = dict(zip(paths, digests, strict=True))
+    sources = list(dict.fromkeys(path for s in stretches for path in s.audio))
+    digests = thread_map(files.sha256, sources, desc="audio", unit=" files", disable=None)
+    audio = dict(zip(sources, digests, strict=True))
     sha256 = hashlib.sha256()
     for s in stretches:
-        sha256.update(repr((s.speaker, audio[s.audio], s.start_s, s.end_s)).encode())
+        sha256.update(
+            repr((s.speaker, "+".join(audio[path] for path in s.audio), s.start_s, s.end_s)).encode()
+        )
     return sha256.hexdigest()
 
 
@@ -98,7 +100,7 @@ def read(stretch: Stretch, start_s: float, samples: int) -> Tensor:
     stop = min(first + count + MARGIN_SAMPLES * rate // SAMPLE_RATE_HZ, recording.samples)
     if first + count > recording.samples + SLACK_S * rate:
         raise InputError(
-            f"{stretch.audio}: ends at {recording.duration_s:.2f} s, though the manifest has speech until "
+            f"{recording.path}: ends at {recording.duration_s:.2f} s, though the manifest has speech until "
             f"{stretch.end_s:.2f} s; copy the file or make the manifest again"
         )
     block = recording.read_checked(first - before, stop)
@@ -112,5 +114,5 @@ def read(stretch: Stretch, start_s: float, samples: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)  # decoded shorten-compressed files are in memory, 10 MB each
-def _recording(path: Path) -> Recording:
-    return open_recording(path)
+def _recording(audio: tuple[Path, ...]) -> Recording:
+    return open_recording(audio)
