@@ -79,7 +79,7 @@ def write_corpus(root: Path, conversations: int, seconds: int) -> list[run.Job]:
         path = root / f"c{i}.sph"
         path.write_bytes(head.encode().ljust(1024) + rng.integers(0, 256, 2 * samples, np.uint8).tobytes())
         silence = (np.zeros(0, np.int8), np.zeros(0), np.zeros(0))
-        jobs.append(run.Job(f"c{i}", path, float(seconds), silence))
+        jobs.append(run.Job(f"c{i}", (path,), float(seconds), silence))
     return jobs
 
 
@@ -156,7 +156,7 @@ def speed(rounds: int, seconds: int, folder: Path) -> tuple[str, list[machine.Ro
 def memory_of_an_hour(folder: Path) -> machine.Row:
     """Peak memory of ``vap-extract`` over one conversation of an hour."""
     (job,) = write_corpus(folder, 1, 3600)
-    listed = [manifest.Conversation("c0", job.audio.name, 3600.0, "test")]
+    listed = [manifest.Conversation("c0", job.audio[0].name, 3600.0, "test")]
     empty = pa.Table.from_pylist([], manifest.SCHEMA)
     manifest.write(manifest.Manifest(listed, empty), folder / "hour")
     flags = [

@@ -7,7 +7,6 @@ from functools import cache
 from pathlib import Path
 
 from vap_pipeline.audio.headers import SUFFIXES, read_header
-from vap_pipeline.audio.recording import check
 from vap_pipeline.corpora.faults import Faults
 from vap_pipeline.io.errors import InputError
 
@@ -77,16 +76,18 @@ def duration_s(*paths: Path) -> float:
     Raises:
         InputError: not audio, truncated (as far as a header shows), or of another number of channels.
     """
-    return _checked(paths)
+    from vap_pipeline.audio.recording import check  # which loads torch
+
+    seconds, warnings = check(paths)
+    for warning in warnings:
+        _warn(warning)
+    return seconds
 
 
 @cache
-def _checked(paths: tuple[Path, ...]) -> float:
-    """Return the duration of a recording, and say once what is odd about its files."""
-    duration_s, warnings = check(paths)
-    for warning in warnings:
-        log.warning("%s", warning)
-    return duration_s
+def _warn(warning: str) -> None:
+    """Say once what is odd about a file."""
+    log.warning("%s", warning)
 
 
 def may_be_mono(path: Path) -> bool:

@@ -216,8 +216,8 @@ def _features(
     recording = open_recording(job.audio, check_stop)
     if abs(recording.duration_s - job.duration_s) > SLACK_S:
         raise InputError(
-            f"{recording.path}: lasts {recording.duration_s:.2f} s, but the manifest says {job.duration_s:.2f} s "
-            f"for {job.conversation}; make the manifest again, or copy the file again"
+            f"{recording.path}: lasts {recording.duration_s:.2f} s, but the manifest says "
+            f"{job.duration_s:.2f} s for {job.conversation}; make the manifest again, or copy the file again"
         )
     frames = voice_activity.frames(job.duration_s)
     audio = pieces(recording, gains(recording), frames, PIECE_S)
