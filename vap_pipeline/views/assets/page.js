@@ -2,8 +2,38 @@
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const columns = Object.fromEntries(Object.entries(data.columns).map(([name, text]) => [name, bytes(text)]));
+const MISSING = 255, TOP = 254, FOLD = 4; // a byte for NaN, that of the highest value, and how levels grow coarser
+const columns = Object.fromEntries(Object.entries(data.columns).map(([name, text]) => [name, levels(bytes(text))]));
 const peaks = data.peaks.map((text) => Float32Array.from(new Int8Array(bytes(text).buffer), (v) => v / 127));
+
+// Lowest and highest values of ever longer stretches: drawing an hour takes as long as drawing a minute.
+function levels(values) {
+  const all = [{ low: values, high: values, size: 1 }];
+  while (all.at(-1).low.length > 1000) {
+    const below = all.at(-1), length = Math.ceil(below.low.length / FOLD);
+    const level = { low: new Uint8Array(length).fill(MISSING), high: new Uint8Array(length), size: below.size * FOLD };
+    for (let i = 0; i < below.low.length; i++) {
+      if (below.low[i] === MISSING) continue;
+      const at = Math.floor(i / FOLD);
+      level.low[at] = Math.min(level.low[at], below.low[i]);
+      level.high[at] = Math.max(level.high[at], below.high[i]);
+    }
+    all.push(level);
+  }
+  return all;
+}
+
+// Stretches of frames in which a speaker is active, [first, end).
+function runs(name) {
+  const stretches = [], values = columns[name]?.[0].low ?? [];
+  for (let i = 0, start = -1; i <= values.length; i++) {
+    const on = values[i] === 1;
+    if (on && start < 0) start = i;
+    if (!on && start >= 0) { stretches.push([start, i]); start = -1; }
+  }
+  return stretches;
+}
+const voices = [runs("va_a"), runs("va_b")];
 const painted = {}; // colours of the style sheet, resolved for light or dark
 function colour(name) {
   if (!painted[name]) {
@@ -14,14 +44,14 @@ function colour(name) {
   }
   return painted[name];
 }
-const PAD_S = 1.5, MOST_PX_PER_S = 400, WAVE_PX = 64, TICKS_PX = 20;
+const PAD_S = 1.5, MOST_PX_PER_S = 400, WAVE_PX = 64, TICKS_PX = 20, SPEECH_PX = 76;
 const SPEAKER = ["A", "B"], INK = { shift: "shift", hold: "hold", backchannel: "backchannel" };
 const clock = (seconds, digits = 2) =>
   Math.floor(seconds / 60) + ":" + (seconds % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
 const hue = (event) => colour(INK[event.name] || "other");
 
 // The rows below the waveforms: name, height, and the curves [column, colour, lowest, highest].
-const rows = [["time", TICKS_PX, null], ["speech", 76, null]];
+const rows = [["time", TICKS_PX, null], ["speech", SPEECH_PX, null]];
 const add = (name, scale, pairs) => {
   const present = pairs.filter(([column]) => columns[column]);
   if (present.length) rows.push([name, 84, present, scale]);
@@ -51,33 +81,42 @@ const x = (seconds) => (seconds - left()) * scale();
 function canvas(id) {
   const element = $(id), ratio = devicePixelRatio || 1;
   element.style.height = height + "px";
-  element.width = Math.round(width() * ratio);
-  element.height = Math.round(height * ratio);
+  const across = Math.round(width() * ratio), down = Math.round(height * ratio);
+  if (element.width !== across || element.height !== down) { element.width = across; element.height = down; }
   const context = element.getContext("2d");
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width(), height);
   return context;
 }
 
 // A curve of bytes; with `sides`, the area between it and the middle, in A's colour above and B's below.
-function curve(context, values, top, tall, paint, sides) {
+function curve(context, column, top, tall, paint, sides) {
   const step = data.frame_s, perPixel = Math.max(1 / (step * scale()), 1), wide = step * scale() * perPixel;
   const first = Math.max(0, Math.floor(left() / step / perPixel)), last = (left() + width() / scale()) / step / perPixel;
-  const y = (v) => top + tall * (1 - v / 255);
-  context.fillStyle = context.strokeStyle = paint;
+  const y = (v) => top + tall * (1 - v / TOP), middle = TOP / 2;
+  const level = column.findLast((coarse) => coarse.size <= perPixel);
+  context.strokeStyle = paint;
   context.beginPath();
-  for (let column = first; column <= last; column++) {
-    const from = Math.floor(column * perPixel), to = Math.min(values.length, Math.max(from + 1, Math.floor((column + 1) * perPixel)));
-    let low = 255, high = 0;
-    for (let i = from; i < to; i++) { if (values[i] < low) low = values[i]; if (values[i] > high) high = values[i]; }
-    if (from >= to) break;
+  for (let pixel = first, gap = true; pixel <= last; pixel++) {
+    const from = Math.floor(pixel * perPixel), start = Math.floor(from / level.size);
+    const to = Math.min(level.low.length, Math.max(start + 1, Math.floor(((pixel + 1) * perPixel) / level.size)));
+    let low = MISSING, high = 0;
+    for (let i = start; i < to; i++) {
+      if (level.low[i] === MISSING) continue;
+      low = Math.min(low, level.low[i]);
+      high = Math.max(high, level.high[i]);
+    }
+    if (start >= to) break;
+    if (low === MISSING) { gap = true; continue; }
     const at = Math.round(x(from * step)), across = Math.max(Math.round(x(from * step) + wide) - at, 1);
     if (sides) {
       context.globalAlpha = 0.45;
-      if (high > 127.5) { context.fillStyle = colour("a"); context.fillRect(at, y(high), across, y(127.5) - y(high)); }
-      if (low < 127.5) { context.fillStyle = colour("b"); context.fillRect(at, y(127.5), across, y(low) - y(127.5)); }
+      if (high > middle) { context.fillStyle = colour("a"); context.fillRect(at, y(high), across, y(middle) - y(high)); }
+      if (low < middle) { context.fillStyle = colour("b"); context.fillRect(at, y(middle), across, y(low) - y(middle)); }
       context.globalAlpha = 1;
     }
-    context.lineTo(at + across / 2, y(high));
+    context[gap ? "moveTo" : "lineTo"](at + across / 2, y(high));
+    gap = false;
     if (low < high) context.lineTo(at + across / 2, y(low));
   }
   context.lineWidth = 1.1;
@@ -95,17 +134,13 @@ function ticks(context, top) {
   }
 }
 
-function bars(context, values, top, tall, paint) {
-  const step = data.frame_s, first = Math.max(0, Math.floor(left() / step));
-  const last = Math.min(values.length, Math.ceil((left() + width() / scale()) / step) + 1);
+function bars(context, stretches, top, tall, paint) {
+  const step = data.frame_s, first = left() / step, last = first + width() / scale() / step;
   context.fillStyle = paint;
-  for (let i = first, start = -1; i <= last; i++) {
-    const on = i < last && values[i];
-    if (on && start < 0) start = i;
-    if (!on && start >= 0) {
-      context.fillRect(x(start * step), top, Math.max((i - start) * step * scale(), 1), tall);
-      start = -1;
-    }
+  for (const [start, end] of stretches) {
+    if (end < first) continue;
+    if (start > last) break;
+    context.fillRect(x(start * step), top, Math.max((end - start) * step * scale(), 1), tall);
   }
 }
 
@@ -117,7 +152,7 @@ function draw() {
     if (top) { context.fillStyle = colour("line"); context.fillRect(0, top, width(), 1); }
     if (name === "time") { ticks(context, top); top += tall; continue; }
     const inner = top + 8, room = tall - 16;
-    for (const event of data.events) {
+    for (const event of listed) {
       if (event.end_s < left() || event.start_s > end) continue;
       const at = x(event.start_s), long = Math.max((event.end_s - event.start_s) * scale(), 2);
       const isBackchannel = event.name === "backchannel";
@@ -130,8 +165,7 @@ function draw() {
       }
     }
     if (!curves) {
-      bars(context, columns.va_a, top + 16, 18, colour("a"));
-      bars(context, columns.va_b, top + 50, 18, colour("b"));
+      voices.forEach((stretches, i) => bars(context, stretches, top + (i ? 50 : 16), 18, colour("ab"[i])));
     } else {
       context.fillStyle = colour("line");
       context.fillRect(0, Math.round(inner + room / 2), width(), 1);
@@ -208,8 +242,10 @@ const step = (by) => {
 };
 
 $("cursor").onclick = (click) => {
-  const seconds = left() + click.offsetX / scale(), slack = 3 / scale();
-  const hit = data.events.find((e) => e.start_s - slack <= seconds && seconds <= e.end_s + slack);
+  const seconds = left() + click.offsetX / scale();
+  const away = (event) => Math.max(event.start_s - seconds, seconds - event.end_s, 0) * scale();
+  const inSpeech = click.offsetY >= TICKS_PX && click.offsetY < TICKS_PX + SPEECH_PX; // elsewhere a click seeks
+  const [hit] = inSpeech ? listed.filter((event) => away(event) <= 3).sort((a, b) => away(a) - away(b)) : [];
   if (hit) choose(hit); else wave.setTime(Math.min(Math.max(seconds, 0), data.duration_s));
 };
 $("curves").addEventListener("wheel", (wheel) => {
@@ -220,7 +256,7 @@ $("curves").addEventListener("wheel", (wheel) => {
 }, { passive: false });
 $("play").onclick = () => wave.playPause();
 $("zoom").oninput = () => zoom(fit() * (MOST_PX_PER_S / fit()) ** ($("zoom").value / 100));
-$("kind").onchange = list;
+$("kind").onchange = () => { list(); redraw(); };
 $("help").onclick = () => { $("keys").hidden = !$("keys").hidden; $("help").setAttribute("aria-expanded", !$("keys").hidden); };
 
 const keys = {
@@ -230,7 +266,7 @@ const keys = {
 };
 addEventListener("keydown", (key) => {
   if (key.ctrlKey || key.metaKey || key.altKey || ["SELECT", "INPUT"].includes(key.target.tagName)) return;
-  if (key.key === " " && key.target.tagName === "BUTTON" && key.target.id !== "play") return;
+  if (key.key === " " && key.target.id === "help") return; // on an event of the list, Enter plays it, space pauses
   if (keys[key.key]) { key.preventDefault(); keys[key.key](key); }
 });
 
