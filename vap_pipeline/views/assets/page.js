@@ -2,30 +2,13 @@
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const MISSING = 255, TOP = 254, FOLD = 4; // a byte for NaN, that of the highest value, and how levels grow coarser
-const columns = Object.fromEntries(Object.entries(data.columns).map(([name, text]) => [name, levels(bytes(text))]));
+const MISSING = 255, TOP = 254; // the bytes of NaN and of a column's highest value
+const columns = Object.fromEntries(Object.entries(data.columns).map(([name, text]) => [name, bytes(text)]));
 const peaks = data.peaks.map((text) => Float32Array.from(new Int8Array(bytes(text).buffer), (v) => v / 127));
-
-// Lowest and highest values of ever longer stretches: drawing an hour takes as long as drawing a minute.
-function levels(values) {
-  const all = [{ low: values, high: values, size: 1 }];
-  while (all.at(-1).low.length > 1000) {
-    const below = all.at(-1), length = Math.ceil(below.low.length / FOLD);
-    const level = { low: new Uint8Array(length).fill(MISSING), high: new Uint8Array(length), size: below.size * FOLD };
-    for (let i = 0; i < below.low.length; i++) {
-      if (below.low[i] === MISSING) continue;
-      const at = Math.floor(i / FOLD);
-      level.low[at] = Math.min(level.low[at], below.low[i]);
-      level.high[at] = Math.max(level.high[at], below.high[i]);
-    }
-    all.push(level);
-  }
-  return all;
-}
 
 // Stretches of frames in which a speaker is active, [first, end).
 function runs(name) {
-  const stretches = [], values = columns[name]?.[0].low ?? [];
+  const stretches = [], values = columns[name] ?? [];
   for (let i = 0, start = -1; i <= values.length; i++) {
     const on = values[i] === 1;
     if (on && start < 0) start = i;
@@ -71,11 +54,12 @@ const wave = WaveSurfer.create({
   splitChannels: SPEAKER.map((_, i) => ({ waveColor: colour("ab"[i]), progressColor: colour("ab"[i]), height: WAVE_PX })),});
 
 // The visible stretch, from the waveform's scroll container.
-const width = () => $("curves").clientWidth;
+let still = null; // the stretch while it is drawn: reading it from the document for every point is slow
+const width = () => still?.width ?? $("curves").clientWidth;
 let pxPerS = 0;
 const fit = () => width() / data.duration_s;
-const scale = () => Math.max(pxPerS, fit());
-const left = () => wave.getScroll() / scale();
+const scale = () => still?.scale ?? Math.max(pxPerS, fit());
+const left = () => still?.left ?? wave.getScroll() / scale();
 const x = (seconds) => (seconds - left()) * scale();
 
 function canvas(id) {
@@ -90,24 +74,22 @@ function canvas(id) {
 }
 
 // A curve of bytes; with `sides`, the area between it and the middle, in A's colour above and B's below.
-function curve(context, column, top, tall, paint, sides) {
+function curve(context, values, top, tall, paint, sides) {
   const step = data.frame_s, perPixel = Math.max(1 / (step * scale()), 1), wide = step * scale() * perPixel;
   const first = Math.max(0, Math.floor(left() / step / perPixel)), last = (left() + width() / scale()) / step / perPixel;
   const y = (v) => top + tall * (1 - v / TOP), middle = TOP / 2;
-  const level = column.findLast((coarse) => coarse.size <= perPixel);
   context.strokeStyle = paint;
   context.beginPath();
-  for (let pixel = first, gap = true; pixel <= last; pixel++) {
-    const from = Math.floor(pixel * perPixel), start = Math.floor(from / level.size);
-    const to = Math.min(level.low.length, Math.max(start + 1, Math.floor(((pixel + 1) * perPixel) / level.size)));
+  for (let pixel = first, before = null; pixel <= last; pixel++) {
+    const from = Math.floor(pixel * perPixel), to = Math.min(values.length, Math.max(from + 1, Math.floor((pixel + 1) * perPixel)));
     let low = MISSING, high = 0;
-    for (let i = start; i < to; i++) {
-      if (level.low[i] === MISSING) continue;
-      low = Math.min(low, level.low[i]);
-      high = Math.max(high, level.high[i]);
+    for (let i = from; i < to; i++) {
+      if (values[i] === MISSING) continue;
+      if (values[i] < low) low = values[i];
+      if (values[i] > high) high = values[i];
     }
-    if (start >= to) break;
-    if (low === MISSING) { gap = true; continue; }
+    if (from >= to) break;
+    if (low === MISSING) { before = null; continue; }
     const at = Math.round(x(from * step)), across = Math.max(Math.round(x(from * step) + wide) - at, 1);
     if (sides) {
       context.globalAlpha = 0.45;
@@ -115,9 +97,12 @@ function curve(context, column, top, tall, paint, sides) {
       if (low < middle) { context.fillStyle = colour("b"); context.fillRect(at, y(middle), across, y(low) - y(middle)); }
       context.globalAlpha = 1;
     }
-    context[gap ? "moveTo" : "lineTo"](at + across / 2, y(high));
-    gap = false;
-    if (low < high) context.lineTo(at + across / 2, y(low));
+    if (perPixel > 1) { // a column that touches the one before: quicker than the stroke of a dense line
+      const upper = Math.max(high, before?.low ?? high), lower = Math.min(low, before?.high ?? low);
+      context.fillStyle = paint;
+      context.fillRect(at, y(upper) - 0.5, across, y(lower) - y(upper) + 1);
+    } else context[before ? "lineTo" : "moveTo"](at + across / 2, y(high));
+    before = { low, high };
   }
   context.lineWidth = 1.1;
   context.stroke();
@@ -145,6 +130,7 @@ function bars(context, stretches, top, tall, paint) {
 }
 
 function draw() {
+  still = { width: width(), scale: scale(), left: left() };
   const context = canvas("drawing"), end = left() + width() / scale();
   let top = 0;
   for (const row of rows) {
@@ -174,6 +160,7 @@ function draw() {
     }
     top += tall;
   }
+  still = null;
   $("bar").firstElementChild.style.width = data.duration_s * scale() + "px";
   if (Math.abs($("bar").scrollLeft - wave.getScroll()) > 1) $("bar").scrollLeft = wave.getScroll();
   mark();
