@@ -150,14 +150,8 @@ def test_an_hour_stays_quick(browser, tmp_path):
 def test_what_is_missing_leaves_a_gap(browser, tmp_path):
     """No voice activity, a stretch of NaN, an event without a probability, numbers of numpy."""
     p = np.where(np.arange(500) < 250, 0.25, np.nan).astype(np.float32)
-    event = {
-        "name": "shift",
-        "speaker": np.int64(1),
-        "start_s": 1.0,
-        "end_s": 1.2,
-        "truth": None,
-        "error": None,
-    }
+    event = {"name": "shift", "speaker": np.int64(1), "start_s": 1.0, "end_s": 1.2, "truth": None}
+    event |= {"error": None, "probability": np.float32("nan")}
     path = tmp_path / "page.html"
     frames = pa.table({"time_s": np.arange(500) / 100, "p_bc_a": p})
     silence = np.zeros((5 * RATE_HZ, 2), np.float32)
