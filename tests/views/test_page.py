@@ -126,6 +126,7 @@ def test_it_plays_seeks_zooms_and_picks_events(browser, tmp_path):
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+@pytest.mark.slow
 def test_an_hour_stays_quick(browser, tmp_path):
     samples, frames, events = call(3600)
     path = tmp_path / "hour.html"
