@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from vap_pipeline.views.page import write_page
+from vap_pipeline.views.page import _mp3, write_page
 
 RATE_HZ = 16_000
 TITLE = 'A call of "Ann & Bob" </script><b>'
@@ -87,6 +87,9 @@ def test_it_plays_seeks_zooms_and_picks_events(browser, tmp_path):
         offset = round(at), round(110 - curves.size["height"] / 2)
         ActionChains(browser).move_to_element_with_offset(curves, *offset).click().perform()
 
+    browser.execute_script("zoom(0)")
+    click(32.1)  # amid an event, but on a curve
+    until(browser, "Math.abs(wave.getCurrentTime() - 32.1) < 0.2 && chosen === null")
     click(31)  # between two events
     until(browser, "Math.abs(wave.getCurrentTime() - 31) < 0.2")
     press(browser, Keys.ARROW_RIGHT)
@@ -106,11 +109,13 @@ def test_it_plays_seeks_zooms_and_picks_events(browser, tmp_path):
     first.click()
     start = browser.execute_script("return chosen.start_s")
     until(browser, f"wave.isPlaying() && Math.abs(wave.getCurrentTime() - ({start} - 1.5)) < 1")
+    press(browser, " ")  # the event in the list has the focus
+    until(browser, "!wave.isPlaying()")
     press(browser, "n")
     until(browser, "listed.indexOf(chosen) === 1")
     browser.execute_script("document.getElementById('kind').value = 'shift'; list()")
     assert browser.execute_script("return listed.length > 0 && listed.every((e) => e.name === 'shift')")
-    at = browser.execute_script("const e = data.events[4]; zoom(0); return [x(e.start_s + 0.1), e.start_s]")
+    at = browser.execute_script("const e = data.events[5]; zoom(0); return [x(e.start_s + 0.1), e.start_s]")
     wide = curves.size["width"], curves.size["height"]
     ActionChains(browser).move_to_element_with_offset(
         curves, at[0] - wide[0] / 2, 90 - wide[1] / 2
@@ -121,11 +126,16 @@ def test_it_plays_seeks_zooms_and_picks_events(browser, tmp_path):
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
+@pytest.mark.slow
 def test_an_hour_stays_quick(browser, tmp_path):
     samples, frames, events = call(3600)
     path = tmp_path / "hour.html"
-    write_page(str(path), "An hour", samples[::2], RATE_HZ // 2, frames, events)
+    for name in ("p_bc", "p_now", "p_future", "vad"):
+        for speaker in "ab":
+            frames = frames.append_column(f"{name}_{speaker}", frames[f"p_{speaker}"])
+    write_page(str(path), "An hour", samples, RATE_HZ, frames, events)
     assert path.stat().st_size < 40e6
+    assert frames.num_columns == 14  # all columns of predictions
     began = time.monotonic()
     browser.get(path.as_uri())
     until(browser, "wave.getDuration() > 3599", 30)
@@ -135,3 +145,30 @@ def test_an_hour_stays_quick(browser, tmp_path):
     drawn_ms = took / 4
     print(json.dumps({"loaded_s": round(loaded_s, 2), "zoom_ms": round(drawn_ms, 1)}))
     assert browser.execute_script("return listed.length") == 1799
+    assert drawn_ms < 500
+
+
+def test_what_is_missing_leaves_a_gap(browser, tmp_path):
+    """No voice activity, a stretch of NaN, an event without a probability, numbers of numpy."""
+    p = np.where(np.arange(500) < 250, 0.25, np.nan).astype(np.float32)
+    event = {"name": "shift", "speaker": np.int64(1), "start_s": 1.0, "end_s": 1.2, "truth": None}
+    event |= {"error": None, "probability": np.float32("nan")}
+    path = tmp_path / "page.html"
+    frames = pa.table({"time_s": np.arange(500) / 100, "p_bc_a": p})
+    silence = np.zeros((5 * RATE_HZ, 2), np.float32)
+    write_page(str(path), TITLE, silence, RATE_HZ, frames, [event])
+    browser.get(path.as_uri())
+    until(browser, "wave.getDecodedData() !== null")
+    assert browser.execute_script("return [listed[0].probability, listed[0].speaker]") == [None, 1]
+    curve = "getContext('2d').getImageData(x(time), 150, 1, 10).data.some((v) => v > 0)"  # at a quarter
+    painted = f"draw(); return [1.8, 4].map((time) => document.getElementById('drawing').{curve})"
+    assert browser.execute_script(painted) == [True, False]
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_sound_has_a_constant_rate():
+    """Browsers estimate where to seek in MP3 of a variable rate, seconds away from the cursor."""
+    noise = np.random.default_rng(0).normal(0, 0.2, (30 * RATE_HZ, 2)).astype(np.float32)
+    assert (
+        len(_mp3(noise, RATE_HZ)) == len(_mp3(noise * 0, RATE_HZ)) == pytest.approx(30 * 48_000 / 8, rel=0.01)
+    )

@@ -2,8 +2,21 @@
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
 const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const MISSING = 255, TOP = 254; // the bytes of NaN and of a column's highest value
 const columns = Object.fromEntries(Object.entries(data.columns).map(([name, text]) => [name, bytes(text)]));
 const peaks = data.peaks.map((text) => Float32Array.from(new Int8Array(bytes(text).buffer), (v) => v / 127));
+
+// Stretches of frames in which a speaker is active, [first, end).
+function runs(name) {
+  const stretches = [], values = columns[name] ?? [];
+  for (let i = 0, start = -1; i <= values.length; i++) {
+    const on = values[i] === 1;
+    if (on && start < 0) start = i;
+    if (!on && start >= 0) { stretches.push([start, i]); start = -1; }
+  }
+  return stretches;
+}
+const voices = [runs("va_a"), runs("va_b")];
 const painted = {}; // colours of the style sheet, resolved for light or dark
 function colour(name) {
   if (!painted[name]) {
@@ -14,14 +27,14 @@ function colour(name) {
   }
   return painted[name];
 }
-const PAD_S = 1.5, MOST_PX_PER_S = 400, WAVE_PX = 64, TICKS_PX = 20;
+const PAD_S = 1.5, MOST_PX_PER_S = 400, WAVE_PX = 64, TICKS_PX = 20, SPEECH_PX = 76;
 const SPEAKER = ["A", "B"], INK = { shift: "shift", hold: "hold", backchannel: "backchannel" };
 const clock = (seconds, digits = 2) =>
   Math.floor(seconds / 60) + ":" + (seconds % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
 const hue = (event) => colour(INK[event.name] || "other");
 
 // The rows below the waveforms: name, height, and the curves [column, colour, lowest, highest].
-const rows = [["time", TICKS_PX, null], ["speech", 76, null]];
+const rows = [["time", TICKS_PX, null], ["speech", SPEECH_PX, null]];
 const add = (name, scale, pairs) => {
   const present = pairs.filter(([column]) => columns[column]);
   if (present.length) rows.push([name, 84, present, scale]);
@@ -41,20 +54,22 @@ const wave = WaveSurfer.create({
   splitChannels: SPEAKER.map((_, i) => ({ waveColor: colour("ab"[i]), progressColor: colour("ab"[i]), height: WAVE_PX })),});
 
 // The visible stretch, from the waveform's scroll container.
-const width = () => $("curves").clientWidth;
+let still = null; // the stretch while it is drawn: reading it from the document for every point is slow
+const width = () => still?.width ?? $("curves").clientWidth;
 let pxPerS = 0;
 const fit = () => width() / data.duration_s;
-const scale = () => Math.max(pxPerS, fit());
-const left = () => wave.getScroll() / scale();
+const scale = () => still?.scale ?? Math.max(pxPerS, fit());
+const left = () => still?.left ?? wave.getScroll() / scale();
 const x = (seconds) => (seconds - left()) * scale();
 
 function canvas(id) {
   const element = $(id), ratio = devicePixelRatio || 1;
   element.style.height = height + "px";
-  element.width = Math.round(width() * ratio);
-  element.height = Math.round(height * ratio);
+  const across = Math.round(width() * ratio), down = Math.round(height * ratio);
+  if (element.width !== across || element.height !== down) { element.width = across; element.height = down; }
   const context = element.getContext("2d");
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width(), height);
   return context;
 }
 
@@ -62,23 +77,32 @@ function canvas(id) {
 function curve(context, values, top, tall, paint, sides) {
   const step = data.frame_s, perPixel = Math.max(1 / (step * scale()), 1), wide = step * scale() * perPixel;
   const first = Math.max(0, Math.floor(left() / step / perPixel)), last = (left() + width() / scale()) / step / perPixel;
-  const y = (v) => top + tall * (1 - v / 255);
-  context.fillStyle = context.strokeStyle = paint;
+  const y = (v) => top + tall * (1 - v / TOP), middle = TOP / 2;
+  context.strokeStyle = paint;
   context.beginPath();
-  for (let column = first; column <= last; column++) {
-    const from = Math.floor(column * perPixel), to = Math.min(values.length, Math.max(from + 1, Math.floor((column + 1) * perPixel)));
-    let low = 255, high = 0;
-    for (let i = from; i < to; i++) { if (values[i] < low) low = values[i]; if (values[i] > high) high = values[i]; }
+  for (let pixel = first, before = null; pixel <= last; pixel++) {
+    const from = Math.floor(pixel * perPixel), to = Math.min(values.length, Math.max(from + 1, Math.floor((pixel + 1) * perPixel)));
+    let low = MISSING, high = 0;
+    for (let i = from; i < to; i++) {
+      if (values[i] === MISSING) continue;
+      if (values[i] < low) low = values[i];
+      if (values[i] > high) high = values[i];
+    }
     if (from >= to) break;
+    if (low === MISSING) { before = null; continue; }
     const at = Math.round(x(from * step)), across = Math.max(Math.round(x(from * step) + wide) - at, 1);
     if (sides) {
       context.globalAlpha = 0.45;
-      if (high > 127.5) { context.fillStyle = colour("a"); context.fillRect(at, y(high), across, y(127.5) - y(high)); }
-      if (low < 127.5) { context.fillStyle = colour("b"); context.fillRect(at, y(127.5), across, y(low) - y(127.5)); }
+      if (high > middle) { context.fillStyle = colour("a"); context.fillRect(at, y(high), across, y(middle) - y(high)); }
+      if (low < middle) { context.fillStyle = colour("b"); context.fillRect(at, y(middle), across, y(low) - y(middle)); }
       context.globalAlpha = 1;
     }
-    context.lineTo(at + across / 2, y(high));
-    if (low < high) context.lineTo(at + across / 2, y(low));
+    if (perPixel > 1) { // a column that touches the one before: quicker than the stroke of a dense line
+      const upper = Math.max(high, before?.low ?? high), lower = Math.min(low, before?.high ?? low);
+      context.fillStyle = paint;
+      context.fillRect(at, y(upper) - 0.5, across, y(lower) - y(upper) + 1);
+    } else context[before ? "lineTo" : "moveTo"](at + across / 2, y(high));
+    before = { low, high };
   }
   context.lineWidth = 1.1;
   context.stroke();
@@ -95,21 +119,18 @@ function ticks(context, top) {
   }
 }
 
-function bars(context, values, top, tall, paint) {
-  const step = data.frame_s, first = Math.max(0, Math.floor(left() / step));
-  const last = Math.min(values.length, Math.ceil((left() + width() / scale()) / step) + 1);
+function bars(context, stretches, top, tall, paint) {
+  const step = data.frame_s, first = left() / step, last = first + width() / scale() / step;
   context.fillStyle = paint;
-  for (let i = first, start = -1; i <= last; i++) {
-    const on = i < last && values[i];
-    if (on && start < 0) start = i;
-    if (!on && start >= 0) {
-      context.fillRect(x(start * step), top, Math.max((i - start) * step * scale(), 1), tall);
-      start = -1;
-    }
+  for (const [start, end] of stretches) {
+    if (end < first) continue;
+    if (start > last) break;
+    context.fillRect(x(start * step), top, Math.max((end - start) * step * scale(), 1), tall);
   }
 }
 
 function draw() {
+  still = { width: width(), scale: scale(), left: left() };
   const context = canvas("drawing"), end = left() + width() / scale();
   let top = 0;
   for (const row of rows) {
@@ -117,7 +138,7 @@ function draw() {
     if (top) { context.fillStyle = colour("line"); context.fillRect(0, top, width(), 1); }
     if (name === "time") { ticks(context, top); top += tall; continue; }
     const inner = top + 8, room = tall - 16;
-    for (const event of data.events) {
+    for (const event of listed) {
       if (event.end_s < left() || event.start_s > end) continue;
       const at = x(event.start_s), long = Math.max((event.end_s - event.start_s) * scale(), 2);
       const isBackchannel = event.name === "backchannel";
@@ -130,8 +151,7 @@ function draw() {
       }
     }
     if (!curves) {
-      bars(context, columns.va_a, top + 16, 18, colour("a"));
-      bars(context, columns.va_b, top + 50, 18, colour("b"));
+      voices.forEach((stretches, i) => bars(context, stretches, top + (i ? 50 : 16), 18, colour("ab"[i])));
     } else {
       context.fillStyle = colour("line");
       context.fillRect(0, Math.round(inner + room / 2), width(), 1);
@@ -140,6 +160,7 @@ function draw() {
     }
     top += tall;
   }
+  still = null;
   $("bar").firstElementChild.style.width = data.duration_s * scale() + "px";
   if (Math.abs($("bar").scrollLeft - wave.getScroll()) > 1) $("bar").scrollLeft = wave.getScroll();
   mark();
@@ -208,8 +229,10 @@ const step = (by) => {
 };
 
 $("cursor").onclick = (click) => {
-  const seconds = left() + click.offsetX / scale(), slack = 3 / scale();
-  const hit = data.events.find((e) => e.start_s - slack <= seconds && seconds <= e.end_s + slack);
+  const seconds = left() + click.offsetX / scale();
+  const away = (event) => Math.max(event.start_s - seconds, seconds - event.end_s, 0) * scale();
+  const inSpeech = click.offsetY >= TICKS_PX && click.offsetY < TICKS_PX + SPEECH_PX; // elsewhere a click seeks
+  const [hit] = inSpeech ? listed.filter((event) => away(event) <= 3).sort((a, b) => away(a) - away(b)) : [];
   if (hit) choose(hit); else wave.setTime(Math.min(Math.max(seconds, 0), data.duration_s));
 };
 $("curves").addEventListener("wheel", (wheel) => {
@@ -220,7 +243,7 @@ $("curves").addEventListener("wheel", (wheel) => {
 }, { passive: false });
 $("play").onclick = () => wave.playPause();
 $("zoom").oninput = () => zoom(fit() * (MOST_PX_PER_S / fit()) ** ($("zoom").value / 100));
-$("kind").onchange = list;
+$("kind").onchange = () => { list(); redraw(); };
 $("help").onclick = () => { $("keys").hidden = !$("keys").hidden; $("help").setAttribute("aria-expanded", !$("keys").hidden); };
 
 const keys = {
@@ -230,7 +253,7 @@ const keys = {
 };
 addEventListener("keydown", (key) => {
   if (key.ctrlKey || key.metaKey || key.altKey || ["SELECT", "INPUT"].includes(key.target.tagName)) return;
-  if (key.key === " " && key.target.tagName === "BUTTON" && key.target.id !== "play") return;
+  if (key.key === " " && key.target.id === "help") return; // on an event of the list, Enter plays it, space pauses
   if (keys[key.key]) { key.preventDefault(); keys[key.key](key); }
 });
 
