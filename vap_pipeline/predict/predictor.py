@@ -221,16 +221,25 @@ def columns(model: str, start: int, va: np.ndarray, logits: Tensor) -> dict[str,
         logits: (n, outputs).
     """
     time_s = (start + np.arange(len(va))) / FRAME_RATE_HZ
+    predicted = outputs(model, torch.from_numpy(va), logits)
     table = {"time_s": time_s, "va_a": va[:, 0], "va_b": va[:, 1]}
-    p, p_bc = projection.probabilities(logits, torch.from_numpy(va), model)
-    table |= {"p_a": p[:, 0].numpy(), "p_b": p[:, 1].numpy()}
+    return table | {name: values.numpy() for name, values in predicted.items()}
+
+
+def outputs(model: str, va: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    """Return what is predicted in frames, a tensor (n,) for each of :func:`columns` from ``p_a`` on.
+
+    Args:
+        model, va, logits: as of :func:`columns`.
+    """
+    p, p_bc = projection.probabilities(logits, va, model)
+    pairs = {"p": p}
     if p_bc is not None:
-        table |= {"p_bc_a": p_bc[:, 0].numpy(), "p_bc_b": p_bc[:, 1].numpy()}
+        pairs["p_bc"] = p_bc
+    single = {}
     if model == "discrete":
-        now, future, entropy = (values.numpy() for values in projection.now_and_future(logits))
-        table |= {"p_now_a": now[:, 0], "p_now_b": now[:, 1]}
-        table |= {"p_future_a": future[:, 0], "p_future_b": future[:, 1], "entropy": entropy}
-    return table
+        pairs["p_now"], pairs["p_future"], single["entropy"] = projection.now_and_future(logits)
+    return {f"{name}_{x}": values[:, i] for name, values in pairs.items() for i, x in enumerate("ab")} | single
 
 
 def _running(recording: Recording, n: int) -> Iterator[Tensor]:
