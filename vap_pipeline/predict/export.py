@@ -100,6 +100,9 @@ class PieceLayer(nn.Module):
         self.heads = layer.heads
         self.norm_attention, self.norm_feedforward = layer.norm_attention, layer.norm_feedforward
         self.query_key_value, self.out = Affine.of(layer.query_key_value), Affine.of(layer.attention_out)
+        width = self.out.weight.shape[0]
+        for tensor in (self.query_key_value.weight, self.query_key_value.bias):  # the scale of the attention
+            tensor[..., :width] *= (width // self.heads) ** -0.5
         self.feedforward_in, self.feedforward_out = map(Affine.of, (layer.feedforward_in, layer.feedforward_out))
 
     def forward(
@@ -109,15 +112,18 @@ class PieceLayer(nn.Module):
 
         Args:
             x: (2, P, width).
-            keys, values: (2, heads, width / heads, context) and (2, heads, context, width / heads).
-            unseen: (2, 1, P, context + P), -inf where a frame must not look, else 0.
+            keys, values: (2, heads, width / heads, context).
+            unseen: (2, 1, P, 1, context + P), -inf where a frame must not look, else 0.
         """
         context = keys.shape[-1]
         parts = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = parts.permute(2, 0, 3, 1, 4).unbind(0)  # (2, heads, P, width / heads)
-        q, k = q * q.shape[-1] ** -0.5, k.mT
-        weights = (torch.cat([q @ keys, q @ k], dim=-1) + unseen).softmax(-1)
-        y = weights[..., :context] @ values + weights[..., context:] @ v
+        q, k, v = parts.permute(2, 0, 3, 4, 1).unbind(0)  # (2, heads, width / heads, P)
+        # Row by row, because ONNX Runtime copies a matrix that it multiplies several rows with.
+        q = q.mT[..., None, :]
+        weights = torch.cat([q @ keys[:, :, None], q @ k[:, :, None]], dim=-1) + unseen
+        weights = weights.softmax(-1)  # (2, heads, P, 1, context + P)
+        y = weights[..., :context] @ values[:, :, None].mT + weights[..., context:] @ v[:, :, None].mT
+        y = y.squeeze(3)
         x = x + self.out(y.transpose(1, 2).flatten(2))
         return x + self.feedforward_out(F.gelu(self.feedforward_in(self.norm_feedforward(x)))), k, v
 
@@ -150,8 +156,8 @@ class PieceModel(nn.Module):
             **self.encoder.state(),
         }
         for i in range(len(self.layers)):
-            state[f"keys_{i}"] = torch.zeros(WINDOWS, heads, size, self.context)
-            state[f"values_{i}"] = torch.zeros(WINDOWS, heads, self.context, size)
+            for name in (f"keys_{i}", f"values_{i}"):
+                state[name] = torch.zeros(WINDOWS, heads, size, self.context)
         return state
 
     def forward(self, samples: Tensor, va: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -201,11 +207,11 @@ class PieceModel(nn.Module):
         return mix, torch.cat([channel_peaks, mix_peak])
 
     def _unseen(self, start: Tensor, place: Tensor) -> Tensor:
-        """Return -inf (2, 1, P, context + P) where a frame must not look: before its window, and ahead."""
+        """Return -inf (2, 1, P, 1, context + P) where a frame must not look: before its window, and ahead."""
         cached = (torch.arange(self.context) < place[:, :1, None]) & (start == start[:, :1])[..., None]
         i = torch.arange(self.frames)
         new = (i <= i[:, None]) & (start[:, :, None] == start[:, None])
-        return torch.where(torch.cat([cached, new], dim=2), 0.0, -torch.inf)[:, None]
+        return torch.where(torch.cat([cached, new], dim=2), 0.0, -torch.inf)[:, None, :, None]
 
 
 def _levelled(frames: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
