@@ -1,232 +1,100 @@
-"""One ONNX file of encoder and projection model: a piece of audio and the state in, predictions and state out.
+"""A trained model as one ONNX file; docs/onnx.md describes its inputs and outputs."""
 
-The network of ``Predictor.stream`` for pieces of one length, without a condition on how far the stream is:
-every piece takes the same path, and masks made from the number of its first frame do the rest.
-"""
-
-from itertools import pairwise
+import logging
+import tempfile
+import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from vap_pipeline.audio.live import QUIET_PEAK
 from vap_pipeline.audio.rates import HOP_SAMPLES
-from vap_pipeline.encoders.cpc import STRIDES, CPCEncoder
-from vap_pipeline.models.network import ProjectionModel, positions
-from vap_pipeline.predict.history import LONGEST_FRAMES
-from vap_pipeline.predict.predictor import outputs
-from vap_pipeline.turn_taking.voice_activity import HISTORY_BOUNDS_FRAMES
+from vap_pipeline.io.errors import InputError
+from vap_pipeline.predict.piece import PieceModel
+from vap_pipeline.predict.predictor import Predictor
+from vap_pipeline.settings.events import in_frames
 
-HELD_SAMPLES = (8, 5, 2, 2, 2)  # of each convolution's input, between two pieces
-WINDOWS = 2  # that overlap
+try:
+    import onnx
+    import onnxscript  # noqa: F401  (torch's exporter needs it)
+except ImportError as error:
+    raise InputError(f"{error.name} is not installed; pip install 'vap-pipeline[onnx]'") from error
 
-
-class Affine(nn.Module):
-    """x @ weight + bias, laid out as ONNX Runtime multiplies and quantises it."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Buffer(weight.contiguous()), nn.Buffer(bias.clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight + self.bias
-
-    @classmethod
-    def of(cls, linear: nn.Linear) -> "Affine":
-        return cls(linear.weight.T, linear.bias)
+OPSET, IR_VERSION = 18, 8  # of onnx 1.13: onnxruntime reads them from 1.14 on
+SHORTEST_S, LONGEST_S = 0.01, 0.5  # of a piece
 
 
-class PieceEncoder(nn.Module):
-    """The CPC encoder over the next piece of a stream.
-
-    A convolution starts with as many samples of silence as it holds later, so that its outputs are as many in
-    every piece. That is one too many at the start of the stream: it becomes zero, as the padding is, and the
-    features begin with one of frame -1, which the recurrent net does not see.
-    """
-
-    def __init__(self, encoder: CPCEncoder) -> None:
-        super().__init__()
-        self.width, self.dim = encoder.config.hiddenEncoder, encoder.dim
-        self.filters, self.norms = nn.ModuleList(), nn.ModuleList()
-        for i in range(len(STRIDES)):
-            conv, norm = getattr(encoder.gEncoder, f"conv{i}"), getattr(encoder.gEncoder, f"batchNorm{i}")
-            self.filters.append(Affine(conv.weight.permute(2, 1, 0).flatten(0, 1), conv.bias))
-            shape, weight, bias, eps = norm.terms()
-            layer_norm = nn.LayerNorm(shape, eps)
-            layer_norm.weight, layer_norm.bias = nn.Parameter(weight), nn.Parameter(bias)
-            self.norms.append(layer_norm)
-        net: Any = encoder.gAR["baseNet"]
-        self.into = Affine(net.weight_ih_l0.T, net.bias_ih_l0 + net.bias_hh_l0)
-        self.recurrent = nn.Buffer(net.weight_hh_l0.T.contiguous())
-
-    def state(self) -> dict[str, Tensor]:
-        channels = (1, *(self.width,) * 4)
-        held = {f"held_{i}": torch.zeros(n, channels[i]) for i, n in enumerate(HELD_SAMPLES)}
-        return {**held, "hidden": torch.zeros(1, self.dim), "cell": torch.zeros(1, self.dim)}
-
-    def forward(self, x: Tensor, goes_on: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the features (P, dim) of frames -1 to P - 2 of this piece, and the next state.
-
-        Args:
-            x: (P * 160, 1) samples.
-            goes_on: () whether pieces came before.
-        """
-        new = {}
-        for i, (stride, held) in enumerate(zip(STRIDES, HELD_SAMPLES, strict=True)):
-            x = torch.cat([state[f"held_{i}"], x])
-            new[f"held_{i}"] = x[-held:]
-            n = (len(x) - held) // stride
-            rows = x[: (n + 1) * stride].reshape(n + 1, -1)
-            x = self.norms[i](self.filters[i](torch.cat([rows[:-1], rows[1:]], dim=1))).relu()
-            x = x * (goes_on | (torch.arange(n) > 0))[:, None]
-        h, c, features = state["hidden"], state["cell"], []
-        for t, gates in enumerate(self.into(x).split(1)):
-            i, f, g, o = (gates + h @ self.recurrent).chunk(4, dim=1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            h = o.sigmoid() * c.tanh()
-            if t == 0:
-                c, h = c * goes_on, h * goes_on
-            features.append(h)
-        return torch.cat(features), {**new, "hidden": h, "cell": c}
-
-
-class PieceLayer(nn.Module):
-    """A layer of the network over the next frames of both windows."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.heads = layer.heads
-        self.norm_attention, self.norm_feedforward = layer.norm_attention, layer.norm_feedforward
-        self.query_key_value, self.out = Affine.of(layer.query_key_value), Affine.of(layer.attention_out)
-        width = self.out.weight.shape[0]
-        for tensor in (self.query_key_value.weight, self.query_key_value.bias):  # the scale of the attention
-            tensor[..., :width] *= (width // self.heads) ** -0.5
-        self.feedforward_in, self.feedforward_out = map(Affine.of, (layer.feedforward_in, layer.feedforward_out))
-
-    def forward(
-        self, x: Tensor, keys: Tensor, values: Tensor, unseen: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the output (2, P, width), and the keys and values of these frames as in the caches.
-
-        Args:
-            x: (2, P, width).
-            keys, values: (2, heads, width / heads, context).
-            unseen: (2, 1, P, 1, context + P), -inf where a frame must not look, else 0.
-        """
-        context = keys.shape[-1]
-        parts = self.query_key_value(self.norm_attention(x)).unflatten(-1, (3, self.heads, -1))
-        q, k, v = parts.permute(2, 0, 3, 4, 1).unbind(0)  # (2, heads, width / heads, P)
-        # Row by row, because ONNX Runtime copies a matrix that it multiplies several rows with.
-        q = q.mT[..., None, :]
-        weights = torch.cat([q @ keys[:, :, None], q @ k[:, :, None]], dim=-1) + unseen
-        weights = weights.softmax(-1)  # (2, heads, P, 1, context + P)
-        y = weights[..., :context] @ values[:, :, None].mT + weights[..., context:] @ v[:, :, None].mT
-        y = y.squeeze(3)
-        x = x + self.out(y.transpose(1, 2).flatten(2))
-        return x + self.feedforward_out(F.gelu(self.feedforward_in(self.norm_feedforward(x)))), k, v
-
-
-class PieceModel(nn.Module):
-    """Encoder, running level, activity history and network over the next piece of a stream.
+def export(predictor: Predictor, piece_s: float = 0.02, context_s: float | None = None) -> Any:
+    """Return encoder and network as one ONNX model that takes a stream piece by piece.
 
     Args:
-        frames: P, of a piece.
-        context: frames of a window, an even number.
+        predictor: the model.
+        piece_s: length of a piece, a multiple of 10 ms.
+        context_s: length of the model's window.
+
+    Raises:
+        InputError: such a piece or context is not possible, or the encoder's recurrent net is not one LSTM.
     """
-
-    def __init__(self, encoder: CPCEncoder, network: ProjectionModel, frames: int, context: int) -> None:
-        super().__init__()
-        self.config, self.frames, self.context = network.config, frames, context
-        self.encoder = PieceEncoder(encoder)
-        self.feature = Affine.of(network.feature) if isinstance(network.feature, nn.Linear) else nn.Identity()
-        self.voice_activity, self.history = Affine.of(network.voice_activity), Affine.of(network.history)
-        self.norm_activity, self.norm, self.head = network.norm_activity, network.norm, Affine.of(network.head)
-        self.layers = nn.ModuleList(map(PieceLayer, network.layers))
-        self.positions = nn.Buffer(positions(context, network.config.width, torch.device("cpu")))
-
-    def state(self) -> dict[str, Tensor]:
-        """Return the state at the start of a stream: zeros."""
-        heads, size = self.config.heads, self.config.width // self.config.heads
-        state = {
-            "frame": torch.zeros(1, dtype=torch.int64),
-            "peaks": torch.zeros(3, 1),
-            "spoken": torch.zeros(LONGEST_FRAMES, 2, dtype=torch.int32),
-            **self.encoder.state(),
-        }
-        for i in range(len(self.layers)):
-            for name in (f"keys_{i}", f"values_{i}"):
-                state[name] = torch.zeros(WINDOWS, heads, size, self.context)
-        return state
-
-    def forward(self, samples: Tensor, va: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return the predictions (P,) by name, the next state, and what to write into the caches.
-
-        The frames are those of numbers ``frame`` - 1 to ``frame`` + P - 2: what a feature needs ends in the
-        next frame. The first one of a stream is nothing.
-
-        Args:
-            samples: (2, P * 160) at 16 kHz.
-            va: (P, 2) uint8 of the frames that come out.
-            state: as :meth:`state`.
-        """
-        frame = state["frame"]
-        t = frame - 1 + torch.arange(self.frames)
-        mix, peaks = self._level(samples, state["peaks"])
-        features, new = self.encoder(mix.reshape(-1, 1), frame > 0, state)
-        va = va * (t >= 0)[:, None]
-        history, spoken = _history(va, state["spoken"])
-        x = self.feature(features.half().float())
-        x = x + self.norm_activity(self.voice_activity(va.float()) + self.history(history))
-
-        # A window starts every half context, in turn in the first and in the second place of the caches.
-        half = self.context // 2
-        place = torch.remainder(t - half * torch.arange(WINDOWS)[:, None], self.context)
-        unseen = self._unseen(t - place, place)
-        x = x + self.positions[place]
-        caches = {}
-        for i, layer in enumerate(self.layers):
-            x, caches[f"new_keys_{i}"], caches[f"new_values_{i}"] = layer(
-                x, state[f"keys_{i}"], state[f"values_{i}"], unseen
-            )
-        older = (place[0] < half) & (t >= half)  # the window that is in its second half
-        logits = self.head(self.norm(torch.where(older[:, None], x[1], x[0])))
-        new = {"frame": frame + self.frames, "peaks": peaks, "spoken": spoken, **new}
-        return {
-            **outputs(self.config.model, va, logits),
-            **{f"next_{name}": value for name, value in new.items()},
-            "place": place,
-            **caches,
-        }
-
-    def _level(self, samples: Tensor, peaks: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix the channels as ``RunningLevel`` does; ``peaks`` (3, 1) so far of both channels and the mix."""
-        channels, channel_peaks = _levelled(samples.unflatten(1, (-1, HOP_SAMPLES)), peaks[:2])
-        mix, mix_peak = _levelled(channels.mean(0, keepdim=True), peaks[2:])
-        return mix, torch.cat([channel_peaks, mix_peak])
-
-    def _unseen(self, start: Tensor, place: Tensor) -> Tensor:
-        """Return -inf (2, 1, P, 1, context + P) where a frame must not look: before its window, and ahead."""
-        cached = (torch.arange(self.context) < place[:, :1, None]) & (start == start[:, :1])[..., None]
-        i = torch.arange(self.frames)
-        new = (i <= i[:, None]) & (start[:, :, None] == start[:, None])
-        return torch.where(torch.cat([cached, new], dim=2), 0.0, -torch.inf)[:, None, :, None]
+    context, frames = predictor.context(context_s), in_frames(piece_s)
+    if not SHORTEST_S <= piece_s <= LONGEST_S or frames > context // 2:
+        raise InputError(
+            f"pieces of {piece_s:g} s; give {SHORTEST_S:g} to {LONGEST_S:g}, at most half the context"
+        )
+    model = PieceModel(predictor.encoder, predictor.network, frames, context).eval()
+    state = model.state()
+    inputs = {
+        "samples": torch.zeros(2, frames * HOP_SAMPLES),
+        "va": torch.zeros(frames, 2, dtype=torch.uint8),
+        "state": state,
+    }
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about itself, and that torchvision is absent
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            model,
+            kwargs=inputs,
+            input_names=["samples", "va", *state],
+            output_names=list(model(**inputs)),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    return _described(program.model_proto, predictor, context)
 
 
-def _levelled(frames: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide frames (channels, P, 160) by the peaks so far; return them and the peaks (channels, 1) at the end."""
-    i = torch.arange(frames.shape[1])
-    peaks = torch.where(i <= i[:, None], frames.abs().amax(2)[:, None], 0.0).amax(2).maximum(peak)
-    gains = torch.where(peaks > QUIET_PEAK, 1 / peaks, 1.0)
-    return frames * gains[..., None], peaks[:, -1:]
+def quantised(model: Any) -> Any:
+    """Return the model with weights and the inputs of their products in 8 bits, scaled as they come.
+
+    The first convolution stays as it is: its inputs are samples, and it is small.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    first = next(node.name for node in model.graph.node if node.op_type == "MatMul")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantize_dynamic(
+            model,
+            path,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QUInt8,  # signed ones overflow on processors without VNNI
+            nodes_to_exclude=[first],
+        )
+        return onnx.load(path)
 
 
-def _history(va: Tensor, spoken: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the activity history (P, 5), and the frames active up to each of the last 6,000 (6000, 2)."""
-    n = len(va)
-    spoken = torch.cat([spoken, spoken[-1:] + va.int().cumsum(0, dtype=torch.int32)])
-    up_to = [spoken[LONGEST_FRAMES - bound :][:n] for bound in HISTORY_BOUNDS_FRAMES]
-    periods = [up_to[0], *(later - earlier for earlier, later in pairwise(up_to))]
-    a, b = torch.stack(periods, dim=1).float().unbind(2)
-    return torch.where(a + b > 0, a / (a + b), 0.5), spoken[n:]
+def _described(model: Any, predictor: Predictor, context: int) -> Any:
+    """Add what a user of the file may ask for; remove where the exporter was in our code."""
+    for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    model.graph.ClearField("metadata_props")
+    model.ir_version = IR_VERSION
+    facts = {
+        "model": predictor.network.config.model,
+        "context_frames": str(context),
+        "backchannel_threshold": f"{predictor.backchannel_threshold:g}",
+    }
+    onnx.helper.set_model_props(model, facts)
+    onnx.checker.check_model(model)
+    return model

@@ -239,7 +239,9 @@ def outputs(model: str, va: Tensor, logits: Tensor) -> dict[str, Tensor]:
     single = {}
     if model == "discrete":
         pairs["p_now"], pairs["p_future"], single["entropy"] = projection.now_and_future(logits)
-    return {f"{name}_{x}": values[:, i] for name, values in pairs.items() for i, x in enumerate("ab")} | single
+    return {
+        f"{name}_{x}": values[:, i] for name, values in pairs.items() for i, x in enumerate("ab")
+    } | single
 
 
 def _running(recording: Recording, n: int) -> Iterator[Tensor]:
