@@ -12,7 +12,7 @@ from vap_pipeline.audio.rates import HOP_SAMPLES
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.predict.piece import PieceModel
 from vap_pipeline.predict.predictor import Predictor
-from vap_pipeline.settings.events import in_frames
+from vap_pipeline.settings.events import FRAME_RATE_HZ, in_frames
 
 try:
     import onnx
@@ -21,7 +21,7 @@ except ImportError as error:
     raise InputError(f"{error.name} is not installed; pip install 'vap-pipeline[onnx]'") from error
 
 OPSET, IR_VERSION = 18, 8  # of onnx 1.13: onnxruntime reads them from 1.14 on
-SHORTEST_S, LONGEST_S = 0.01, 0.5  # of a piece
+LONGEST_FRAMES = 50  # of a piece
 
 
 def export(predictor: Predictor, piece_s: float = 0.02, context_s: float | None = None) -> Any:
@@ -36,9 +36,10 @@ def export(predictor: Predictor, piece_s: float = 0.02, context_s: float | None 
         InputError: such a piece or context is not possible, or the encoder's recurrent net is not one LSTM.
     """
     context, frames = predictor.context(context_s), in_frames(piece_s)
-    if not SHORTEST_S <= piece_s <= LONGEST_S or frames > context // 2:
+    if frames / FRAME_RATE_HZ != piece_s or not 1 <= frames <= min(LONGEST_FRAMES, context // 2):
         raise InputError(
-            f"pieces of {piece_s:g} s; give {SHORTEST_S:g} to {LONGEST_S:g}, at most half the context"
+            f"pieces of {piece_s:g} s; give a multiple of 0.01 up to {LONGEST_FRAMES / FRAME_RATE_HZ:g} and to "
+            "half the context"
         )
     model = PieceModel(predictor.encoder, predictor.network, frames, context).eval()
     state = model.state()
@@ -50,7 +51,7 @@ def export(predictor: Predictor, piece_s: float = 0.02, context_s: float | None 
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch about itself, and that torchvision is absent
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             model,
             kwargs=inputs,
             input_names=["samples", "va", *state],

@@ -1,7 +1,7 @@
 """The network of ``Predictor.stream`` as a function of one piece of audio and the state before it.
 
-Pieces have one length, and nothing depends on how much came before: every piece takes the same path, and masks
-made from the number of its first frame do the rest. So it can be exported.
+Pieces have one length, and every piece takes the same path: masks made from the number of its first frame do
+what depends on how much came before. So the function can be exported.
 """
 
 from itertools import pairwise
@@ -233,7 +233,7 @@ def _copied(weight: Tensor) -> Tensor:
 
 
 def _levelled(frames: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide frames (channels, P, 160) by the peaks so far; return them and the peaks (channels, 1) at the end."""
+    """Divide frames (channels, P, 160) by the peaks so far; return them and the last peaks (channels, 1)."""
     i = torch.arange(frames.shape[1])
     peaks = torch.where(i <= i[:, None], frames.abs().amax(2)[:, None], 0.0).amax(2).maximum(peak)
     gains = torch.where(peaks > QUIET_PEAK, 1 / peaks, 1.0)
