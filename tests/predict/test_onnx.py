@@ -4,11 +4,9 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
-
-onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
-pytest.importorskip("onnxscript", reason="needs the extra [onnx]")
 
 from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.encoders.cpc import Config
