@@ -3,8 +3,8 @@
     python -m benchmarks.onnx_export [CHECKPOINT] [--minutes 5]
 
 One core, pieces in turns, each with the same audio and voice activity. CHECKPOINT is a folder; without one, a
-network of the paper's size on the published encoder's, both untrained, which takes the same time. Also prints the
-processor time that the thread took, which a busy machine changes less.
+network of the paper's size on an encoder of the published one's, both untrained, which takes the same time.
+Also prints the processor time that the thread took, which a busy machine changes less.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def main() -> None:
     works: list[Callable[[int], dict[str, np.ndarray]]] = [
         lambda i: stream.push(samples[i * PIECE_SAMPLES : (i + 1) * PIECE_SAMPLES]),
         *(
-            lambda i, model=model: model.push(  # type: ignore[misc]
+            lambda i, model=model: model.push(
                 np.ascontiguousarray(samples[i * PIECE_SAMPLES : (i + 1) * PIECE_SAMPLES].T),
                 shifted[i * PIECE_FRAMES : (i + 1) * PIECE_FRAMES],
             )

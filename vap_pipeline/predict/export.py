@@ -71,10 +71,14 @@ def quantised(model: Any) -> Any:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     first = next(node.name for node in model.graph.node if node.op_type == "MatMul")
+    prepared = onnx.ModelProto()
+    prepared.CopyFrom(model)
+    # Shapes are known and constants folded already, which its warning asks for.
+    prepared.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.onnx"
         quantize_dynamic(
-            model,
+            prepared,
             path,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
