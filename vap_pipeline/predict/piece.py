@@ -183,7 +183,7 @@ class PieceModel(nn.Module):
         t = frame - 1 + torch.arange(self.frames)
         mix, peaks = self._level(samples, state["peaks"])
         features, new = self.encoder(mix.reshape(-1, 1), frame > 0, state)
-        va = va * (t >= 0)[:, None]
+        va = va.int() * (t >= 0)[:, None]  # onnxruntime 1.17 multiplies no uint8
         history, spoken = _history(va, state["spoken"])
         x = self.feature(features.half().float())
         x = x + self.norm_activity(self.voice_activity(va.float()) + self.history(history))
@@ -241,7 +241,7 @@ def _levelled(frames: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
 def _history(va: Tensor, spoken: Tensor) -> tuple[Tensor, Tensor]:
     """Return the activity history (P, 5), and the frames active up to each of the last 6,000 (6000, 2)."""
     n = len(va)
-    spoken = torch.cat([spoken, spoken[-1:] + va.int().cumsum(0, dtype=torch.int32)])
+    spoken = torch.cat([spoken, spoken[-1:] + va.cumsum(0, dtype=torch.int32)])
     up_to = [spoken[LONGEST_FRAMES - bound :][:n] for bound in HISTORY_BOUNDS_FRAMES]
     periods = [up_to[0], *(later - earlier for earlier, later in pairwise(up_to))]
     a, b = torch.stack(periods, dim=1).float().unbind(2)
