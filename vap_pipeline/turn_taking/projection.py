@@ -134,7 +134,7 @@ def now_and_future(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     bits = torch.arange(256, device=logits.device)[:, None] // 2 ** torch.arange(8, device=logits.device) % 2
     active = (p @ bits.float()).unflatten(-1, (2, 2, 2)).sum(-1)  # (..., speaker, now and future)
     now, future = (active / (active.sum(-2, keepdim=True) + 1e-5)).unbind(-1)
-    return now, future, -(p * logits.float().log_softmax(-1)).sum(-1) / math.log(2)
+    return now, future, -(p * p.clamp(min=1e-37).log()).sum(-1) / math.log(2)
 
 
 # Both return three probabilities (..., frames, 2) for X = A, B: that X speaks next in silence, that X speaks
