@@ -97,7 +97,7 @@ def main() -> None:
     for k, name in enumerate(("torch", "ONNX", "ONNX int8")):
         times = [f(ms[k, WARM_UP_PIECES:]) for ms in (wall_ms, cpu_ms) for f in (np.median, _p99)]
         change = np.abs(others[k - 1][1:][: len(expected)] - expected) if k else np.zeros(1)
-        size = sizes[k - 1] if k else float("nan")
+        size = f"{sizes[k - 1]:.1f}" if k else ""
         rows.append([name, *map(float, times), size, f"{change.mean():.1e}", f"{change.max():.1e}"])
     print(f"## {args.checkpoint or 'untrained'}, {args.minutes:g} min\n\n{machine.name()}\n")
     head = ["", "median ms", "p99 ms", "median CPU ms", "p99 CPU ms", "MB", "mean change of p_a", "largest"]
