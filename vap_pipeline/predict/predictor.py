@@ -213,17 +213,31 @@ def columns(
         rate_hz: frames a second.
     """
     time_s = (start + np.arange(len(va))) / rate_hz
+    predicted = outputs(model, torch.from_numpy(va), logits)
     table = {"time_s": time_s, "va_a": va[:, 0], "va_b": va[:, 1]}
-    p, p_bc = projection.probabilities(logits, torch.from_numpy(va), model)
-    table |= {"p_a": p[:, 0].numpy(), "p_b": p[:, 1].numpy()}
+    return table | {name: values.numpy() for name, values in predicted.items()}
+
+
+def outputs(model: str, va: Tensor, logits: Tensor) -> dict[str, Tensor]:
+    """Return what is predicted in frames, a tensor (n,) for each of :func:`columns` from ``p_a`` on.
+
+    Args:
+        model, va, logits: as of :func:`columns`.
+    """
+    p, p_bc = projection.probabilities(logits, va, model)
+    pairs = {"p": p}
     if p_bc is not None:
-        table |= {"p_bc_a": p_bc[:, 0].numpy(), "p_bc_b": p_bc[:, 1].numpy()}
+        pairs["p_bc"] = p_bc
+    single = {}
     if model in near_future.FOUR_BIN_MODELS:
-        now, future = near_future.p_now(logits, model).numpy(), near_future.p_future(logits, model).numpy()
-        table |= {"p_now_a": now[:, 0], "p_now_b": now[:, 1]}
-        table |= {"p_future_a": future[:, 0], "p_future_b": future[:, 1]}
-        table["entropy"] = near_future.entropy(logits, model).numpy()
-    return table
+        pairs["p_now"], pairs["p_future"] = (
+            near_future.p_now(logits, model),
+            near_future.p_future(logits, model),
+        )
+        single["entropy"] = near_future.entropy(logits, model)
+    return {
+        f"{name}_{x}": values[:, i] for name, values in pairs.items() for i, x in enumerate("ab")
+    } | single
 
 
 def _running(recording: Recording, n: int) -> Iterator[Tensor]:

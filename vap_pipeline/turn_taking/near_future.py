@@ -32,7 +32,7 @@ def bin_probabilities(logits: Tensor, model: str) -> Tensor:
     if model == "independent":
         return logits.float().sigmoid().unflatten(-1, (2, 4))
     classes = torch.arange(256, device=logits.device)[:, None]
-    bits = (classes >> torch.arange(8, device=logits.device) & 1).float()
+    bits = (classes // 2 ** torch.arange(8, device=logits.device) % 2).float()  # ONNX has no >>
     return (logits.float().softmax(-1) @ bits).unflatten(-1, (2, 4))
 
 
@@ -61,7 +61,7 @@ def entropy(logits: Tensor, model: str = "discrete") -> Tensor:
         choices = logits.float().softmax(-1)
     else:
         raise ValueError(f"{model} does not have four bins")
-    return torch.special.entr(choices).sum(-1) / math.log(2)
+    return -(choices * choices.clamp(min=1e-37).log()).sum(-1) / math.log(2)
 
 
 def _share(expected: Tensor) -> Tensor:
