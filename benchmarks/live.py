@@ -91,7 +91,9 @@ class Side:
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()  # type: ignore[union-attr]
         if not line:
-            raise SystemExit(f"{self.name} ended early; run `python -m benchmarks.live_side {self.name} …` to see why")
+            raise SystemExit(
+                f"{self.name} ended early; run `python -m benchmarks.live_side {self.name} …` to see why"
+            )
         return dict(json.loads(line))
 
     def end(self) -> None:

@@ -89,7 +89,11 @@ def main(side: str, path: str) -> None:
     while True:
         now = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-        print(json.dumps({"pieces": times, "cpu": time.process_time(), "now": now, "peak": peak}), file=answers, flush=True)
+        print(
+            json.dumps({"pieces": times, "cpu": time.process_time(), "now": now, "peak": peak}),
+            file=answers,
+            flush=True,
+        )
         if not sys.stdin.readline():
             return
         times = [_timed(push, piece) for piece in pieces]

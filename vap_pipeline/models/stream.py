@@ -129,7 +129,8 @@ class Stream:
             for part, mask, (window, start, _) in zip(parts.split(sizes, dim=2), masks, work, strict=True):
                 cache = self._cache[window, i, :, None, :, : mask.shape[1]]
                 cache[:, 0, :, start:] = part[1:]
-                attended.append(F.scaled_dot_product_attention(part[:1], *cache, mask)[0])
+                keys, values = cache
+                attended.append(F.scaled_dot_product_attention(part[:1], keys, values, mask)[0])
             x = x + layer.attention_out(torch.cat(attended, dim=1).transpose(0, 1).flatten(1))
             x = x + layer.feedforward_out(F.gelu(layer.feedforward_in(layer.norm_feedforward(x))))
         return x[: sizes[0]]

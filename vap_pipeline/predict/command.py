@@ -19,7 +19,6 @@ from vap_pipeline.io.errors import InputError
 from vap_pipeline.predict.events import Event, predicted_events
 from vap_pipeline.predict.exports import FORMATS, tiers
 from vap_pipeline.predict.predictor import Predictor, load
-from vap_pipeline.settings.events import FRAME_RATE_HZ
 from vap_pipeline.turn_taking.voice_activity import frames
 
 SUFFIXES = (".sph", ".wav", ".flac", ".mp3", ".ogg", ".opus")
