@@ -29,10 +29,7 @@ class LiveEncoder:
         self._layers: list[Any] = []
         self._held: list[Tensor] = []  # of each layer, the end of its input, (values,)
         for i, (stride, padding) in enumerate(zip(STRIDES, PADDINGS, strict=True)):
-            conv, norm = (
-                encoder.get_submodule(f"gEncoder.conv{i}"),
-                encoder.get_submodule(f"gEncoder.batchNorm{i}"),
-            )
+            conv, norm = getattr(filters, f"conv{i}"), getattr(filters, f"batchNorm{i}")
             weight = conv.weight.permute(2, 1, 0).flatten(0, 1).contiguous()  # (two strides of values, width)
             self._layers.append((stride * conv.in_channels, weight, conv.bias, norm.terms()))
             self._held.append(weight.new_zeros(padding * conv.in_channels))
