@@ -2,11 +2,11 @@
 
     python -m benchmarks.live [--minutes 5] [--peer PYTHON]
 
-Full-size models with random weights (encoder and projection model 256 wide, 4 layers) listen with 10 s of context. Ours
-takes pieces of 20 ms and gives 100 frames a second. PYTHON is the interpreter of an environment in which
-`pip install maai` was run; its program takes pieces of 100 ms and gives 10 frames a second. Both work in turns of
-10 s of audio, in processes bound to one core, and the first 10 s, which fill the context, do not count. The
-times of the processor leave out those of other programs on a busy machine.
+Full-size models with random weights (encoder and projection model 256 wide, 4 layers) listen with 10 s of
+context. Ours takes pieces of 20 ms, finds voice activity, and gives 100 frames a second. PYTHON is the
+interpreter of an environment in which `pip install maai` was run; that program takes pieces of 100 ms and gives
+10 frames a second. Both work in turns of 10 s of audio, in processes bound to one core, and the first 10 s,
+which fill the context, do not count. Processor time leaves out what other programs take on a busy machine.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from benchmarks.live_side import BLOCK_S, PIECE_S, RATE_HZ, signal
 from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.models import checkpoint
 from vap_pipeline.models.network import ModelConfig, ProjectionModel
-from vap_pipeline.settings.events import FRAME_RATE_HZ
+from vap_pipeline.turn_taking.voice_activity import frames
 
 OFFLINE_S = 600
 HEAD = (
@@ -84,7 +83,8 @@ class Side:
         """Say how the last tenth of the time differs from the first."""
         first, *_, last = np.array_split(self.pieces[:, 1], 10)
         return (
-            f"{self.name}: {np.median(first):.2f} ms a piece in the first tenth and {np.median(last):.2f} in the last, "
+            f"{self.name}: {np.median(first):.2f} ms of processor time a piece in the first tenth and "
+            f"{np.median(last):.2f} in the last, "
             f"{self._memory[0]:.0f} MB at the start and {self._memory[-1]:.0f} at the end"
         )
 
@@ -114,7 +114,7 @@ def offline(folder: str) -> str:
     """Say how fast ten minutes are predicted."""
     predictor = vap_pipeline.load(folder, f"{folder}/encoder.pt")
     soundfile.write(f"{folder}/call.wav", np.tile(signal(), (OFFLINE_S // BLOCK_S, 1)), RATE_HZ)
-    va = np.ones((OFFLINE_S * FRAME_RATE_HZ, 2), np.uint8)
+    va = np.ones((frames(OFFLINE_S), 2), np.uint8)
     seconds = machine.in_turns({"": lambda: predictor.predict(f"{folder}/call.wav", va)}, 3)[""]
     return f"offline, {torch.get_num_threads()} threads: {OFFLINE_S / np.median(seconds):.0f} times real time"
 

@@ -4,7 +4,7 @@
     python -m benchmarks.live_side maai ENCODER
 
 For every line that it reads it works through ten seconds of audio and writes a line of JSON: ``pieces``, the
-seconds and the processor seconds that each piece took, and the megabytes in use, ``now`` and at their ``peak``.
+seconds and the processor seconds that each piece took, and the megabytes in use, ``now`` and at the ``peak``.
 The first line, written unasked, comes with the first frame.
 """
 
@@ -88,7 +88,7 @@ def main(side: str, path: str) -> None:
     times: list[tuple[float, float]] = []
     while True:
         now = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         print(
             json.dumps({"pieces": times, "cpu": time.process_time(), "now": now, "peak": peak}),
             file=answers,
