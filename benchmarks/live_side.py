@@ -5,7 +5,7 @@
 
 For every line that it reads it works through ten seconds of audio and writes a line of JSON: ``pieces``, the
 seconds and the processor seconds that each piece took, and the megabytes in use, ``now`` and at the ``peak``.
-The first line, written unasked, comes with the first frame.
+The first line, written unasked, comes with the first frame, and says what torch alone takes, ``torch``.
 """
 
 import json
@@ -21,7 +21,7 @@ import numpy as np
 
 RATE_HZ, BLOCK_S = 16_000, 10
 PIECE_S = {"ours": 0.02, "maai": 0.1}
-PAGE = os.sysconf("SC_PAGE_SIZE")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 Push = Callable[[np.ndarray], object]  # takes a piece (n, 2) and returns something once frames are complete
 
@@ -82,21 +82,28 @@ def main(side: str, path: str) -> None:
     import torch
 
     torch.set_num_threads(1)
+    torch_mb = _in_use_mb()
     push = {"ours": ours, "maai": maai}[side](path)
     pieces = np.split(signal(), round(BLOCK_S / PIECE_S[side]))
     next(piece for piece in pieces if push(piece))
     times: list[tuple[float, float]] = []
     while True:
-        now = int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / 1e6
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-        print(
-            json.dumps({"pieces": times, "cpu": time.process_time(), "now": now, "peak": peak}),
-            file=answers,
-            flush=True,
-        )
+        answer = {
+            "pieces": times,
+            "cpu": time.process_time(),
+            "torch": torch_mb,
+            "now": _in_use_mb(),
+            "peak": peak,
+        }
+        print(json.dumps(answer), file=answers, flush=True)
         if not sys.stdin.readline():
             return
         times = [_timed(push, piece) for piece in pieces]
+
+
+def _in_use_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_BYTES / 1e6
 
 
 def _timed(push: Push, piece: np.ndarray) -> tuple[float, float]:
