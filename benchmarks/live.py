@@ -1,4 +1,4 @@
-"""What live prediction costs on one core, beside the published real-time program; three minutes on an idle core.
+"""What live prediction costs on one core, beside the published real-time program; three minutes.
 
     python -m benchmarks.live [--minutes 5] [--peer PYTHON]
 
