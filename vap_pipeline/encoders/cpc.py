@@ -17,7 +17,6 @@ from torch import Tensor, nn
 STRIDES, PADDINGS = (5, 4, 2, 2, 2), (3, 2, 1, 1, 1)
 EPS = 1e-5
 TILE_SAMPLES = 6_400  # for the first two layers at a time, so that their outputs stay in the cache
-FEW_FRAMES = 4  # of a live stream at a time
 RECURRENT: dict[str, Any] = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}
 
 
@@ -104,8 +103,7 @@ class CPCEncoder(nn.Module):
         x = self.convolve(audio, state, last)
         if not x.shape[1]:
             return x.new_zeros(len(x), 0, self.dim)
-        few = x.shape[1] <= FEW_FRAMES and not last
-        x, state.hidden = (_recur if few else nn.Module.__call__)(self.gAR["baseNet"], x, state.hidden)
+        x, state.hidden = self.gAR["baseNet"](x, state.hidden)
         return x
 
     def convolve(self, audio: Tensor, state: State, last: bool = True) -> Tensor:
@@ -173,23 +171,6 @@ def _next(i: int, x: list[Tensor], state: State, last: bool) -> Tensor:
     rows = joined[:, : (even + 1) * stride].view(len(joined), even + 1, -1)
     y = _filter_in_pairs(rows, layer.taps, layer.bias)[:, :n]
     return F.layer_norm(y, *layer.norm).relu_()
-
-
-def _recur(net: Any, x: Tensor, hidden: Any) -> tuple[Tensor, Any]:
-    """Run the recurrent net over x (batch, n, channels), a few frames of a stream.
-
-    An LSTM step by step, because torch's own takes longer to start than these frames take.
-    """
-    if net.mode != "LSTM" or net.num_layers > 1:
-        return net(x, hidden)
-    h, c = hidden or (x.new_zeros(1, len(x), net.hidden_size),) * 2
-    h, c, out = h[0], c[0], []
-    for gates in F.linear(x, net.weight_ih_l0, net.bias_ih_l0 + net.bias_hh_l0).unbind(1):
-        i, f, g, o = F.linear(h, net.weight_hh_l0).add_(gates).chunk(4, dim=1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-        out.append(h)
-    return torch.stack(out, dim=1), (h[None], c[None])
 
 
 def _filter_normed(rows: Tensor, taps: tuple[Tensor, ...], bias: Tensor) -> Tensor:

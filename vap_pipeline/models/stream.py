@@ -17,7 +17,7 @@ from torch import Tensor
 from vap_pipeline.models.network import ProjectionModel, positions
 
 BATCH_WINDOWS = 8  # computed at once offline
-CATCH_UP_FRAMES = 16  # after which the next window of a stream is advanced
+CATCH_UP_FRAMES = 8  # that the newer window of a stream takes at a time
 
 
 def predict_blocks(
@@ -70,8 +70,9 @@ def predict_blocks(
 class Stream:
     """The network frame by frame, with the keys and values of its windows cached: constant work and memory.
 
-    Two windows overlap: one gives the outputs, the next one is half a context behind it. The next one is
-    advanced in larger steps, which read its weights less often.
+    Two windows overlap: the older one gives the outputs, the newer one is half a context behind it. The newer
+    one takes several frames at a time, together with the older one's next frames, so that the network's
+    weights are read once for both.
 
     Args:
         model: in evaluation mode.
@@ -79,9 +80,14 @@ class Stream:
     """
 
     def __init__(self, model: ProjectionModel, context: int) -> None:
+        config, parameter = model.config, next(model.parameters())
         self.model, self.half = model, context // 2
-        self._windows = [_Window(model, context), _Window(model, context)]
-        self._pending: list[Tensor] = []  # inputs that the next window has not seen yet
+        self._layers: list[Any] = list(model.layers)
+        # (windows, layers, keys and values, heads, context, width of a head)
+        shape = (2, config.layers, 2, config.heads, context, config.width // config.heads)
+        self._cache = parameter.new_zeros(shape)
+        self._positions = positions(context, config.width, parameter.device)
+        self._pending: list[Tensor] = []  # inputs that the newer window has not taken yet
         self._frame = 0
 
     @torch.inference_mode()
@@ -89,54 +95,42 @@ class Stream:
         """Return the logits (n, outputs) of the next frames: features (n, dim), va (n, 2), history (n, 5)."""
         model = self.model
         x = model.feature(features) + model.norm_activity(model.voice_activity(va) + model.history(history))
-        parts = []
+        parts = [x[:0]]
         while len(x):
-            place = self._frame % self.half
-            if place == 0 and self._frame >= self.half:
-                self._hand_over()
+            segment, place = divmod(self._frame, self.half)
             part, x = x[: self.half - place], x[self.half - place :]
-            self._frame += len(part)
-            parts.append(self._windows[0].advance(part))
-            if self._frame > self.half:
-                self._pending.append(part)
-                if sum(map(len, self._pending)) >= CATCH_UP_FRAMES:
-                    self._catch_up()
-        return model.head(model.norm(torch.cat(parts) if parts else x.new_zeros(0, model.config.width)))
+            self._frame, end = self._frame + len(part), place + len(part)
+            if segment == 0:  # the first window is alone, and gives the outputs
+                parts.append(self._advance([(0, place, part)]))
+                continue
+            work = [((segment - 1) % 2, self.half + place, part)]
+            self._pending.append(part)
+            waiting = sum(map(len, self._pending))
+            if waiting >= CATCH_UP_FRAMES or end == self.half:
+                work.append((segment % 2, end - waiting, torch.cat(self._pending)))
+                self._pending.clear()
+            parts.append(self._advance(work))
+        return model.head(model.norm(torch.cat(parts)))
 
-    def _hand_over(self) -> None:
-        """Let the next window give the outputs, and start another after it."""
-        if self._frame > self.half:
-            self._catch_up()
-            self._windows.reverse()
-        self._windows[1].frames = 0
+    def _advance(self, work: list[tuple[int, int, Tensor]]) -> Tensor:
+        """Give windows their next inputs: of every window its number, its frames so far, and (n, width).
 
-    def _catch_up(self) -> None:
-        if self._pending:
-            self._windows[1].advance(torch.cat(self._pending))
-            self._pending.clear()
-
-
-class _Window:
-    """A window that grows: its keys and values of every layer."""
-
-    def __init__(self, model: ProjectionModel, context: int) -> None:
-        config, parameter = model.config, next(model.parameters())
-        shape = (config.heads, context, config.width // config.heads)
-        self.layers: list[Any] = list(model.layers)
-        self.cache = [(parameter.new_zeros(shape), parameter.new_zeros(shape)) for _ in model.layers]
-        self.positions = positions(context, config.width, parameter.device)
-        self.frames = 0  # so far
-
-    def advance(self, x: Tensor) -> Tensor:
-        """Return the last layer's output (n, width) for the next inputs (n, width)."""
-        start, end = self.frames, self.frames + len(x)
-        x = x + self.positions[start:end]
-        seen = torch.arange(end) <= torch.arange(start, end)[:, None] if len(x) > 1 else None
-        for layer, (keys, values) in zip(self.layers, self.cache, strict=True):
+        Returns the last layer's output (n, width) of the first window.
+        """
+        x = torch.cat([part + self._positions[start : start + len(part)] for _, start, part in work])
+        sizes = [len(part) for *_, part in work]
+        masks = [
+            F.pad(x.new_full((n, n), -torch.inf).triu(1), (start, 0))
+            for n, (_, start, _) in zip(sizes, work, strict=True)
+        ]
+        for i, layer in enumerate(self._layers):
             parts = layer.query_key_value(layer.norm_attention(x)).unflatten(-1, (3, layer.heads, -1))
-            q, keys[:, start:end], values[:, start:end] = parts.permute(1, 2, 0, 3)  # (heads, n, …) each
-            y = F.scaled_dot_product_attention(q[None], keys[None, :, :end], values[None, :, :end], seen)[0]
-            x = x + layer.attention_out(y.transpose(0, 1).flatten(1))
+            parts, attended = parts.permute(1, 2, 0, 3), []  # (3, heads, frames, width of a head)
+            for part, mask, (window, start, _) in zip(parts.split(sizes, dim=2), masks, work, strict=True):
+                cache = self._cache[window, i, :, None, :, : mask.shape[1]]
+                cache[:, 0, :, start:] = part[1:]
+                keys, values = cache
+                attended.append(F.scaled_dot_product_attention(part[:1], keys, values, mask)[0])
+            x = x + layer.attention_out(torch.cat(attended, dim=1).transpose(0, 1).flatten(1))
             x = x + layer.feedforward_out(F.gelu(layer.feedforward_in(layer.norm_feedforward(x))))
-        self.frames = end
-        return x
+        return x[: sizes[0]]

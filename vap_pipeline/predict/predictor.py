@@ -13,7 +13,8 @@ from vap_pipeline.audio.live import Resampler, RunningLevel
 from vap_pipeline.audio.rates import HOP_SAMPLES
 from vap_pipeline.audio.recording import Recording, gains, open_recording, pieces
 from vap_pipeline.audio.vad import LiveDetector, live_voice_activity_of, voice_activity_of
-from vap_pipeline.encoders.cpc import CPCEncoder, State
+from vap_pipeline.encoders.cpc import CPCEncoder
+from vap_pipeline.encoders.cpc_live import LiveEncoder
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.models.network import ProjectionModel
 from vap_pipeline.models.stream import Stream, predict_blocks
@@ -151,7 +152,8 @@ class LiveStream:
     def reset(self) -> None:
         """Forget the signal; the next samples start a new one."""
         self._resampler, self._level = Resampler(self.rate), RunningLevel()
-        self._encoder, self._network = State(), Stream(self.predictor.network, self._context)
+        self._encoder = LiveEncoder(self.predictor.encoder)
+        self._network = Stream(self.predictor.network, self._context)
         self._history, self._detector = RunningHistory(), self._make_detector()
         self._samples = torch.zeros(2, 0)
         self._features = torch.zeros(0, self.predictor.encoder.dim)
@@ -178,8 +180,7 @@ class LiveStream:
         whole = joined.shape[1] // HOP_SAMPLES * HOP_SAMPLES
         self._samples = joined[:, whole:]
         if whole:
-            mix = self._level.push(joined[:, :whole])
-            encoded = self.predictor.encoder(mix[None], self._encoder, last=False)[0]
+            encoded = self._encoder.push(self._level.push(joined[:, :whole]))
             self._features = torch.cat([self._features, encoded.half().float()])
         return self._next(min(len(self._features), len(self._va)))
 
