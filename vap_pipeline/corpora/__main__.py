@@ -66,6 +66,12 @@ A channel is 0 or 1, 1 or 2 (if no row has a 0), A or B, L or R, left or right; 
 in its name. Segments of one speaker that overlap or touch are joined, and times up to a second outside the
 recording are cut."""
 
+VAD = f"""\
+Any corpus of two-channel audio without labels: Silero VAD finds who speaks when, in each channel.
+
+reads   AUDIO/**/NAME.wav, of two channels, or a file per speaker, as vap-manifest segments does
+{WRITES}"""
+
 CLIPS = f"""\
 Clips of one speaker each (LibriSpeech, VCTK), made into telephone calls: speech to pretrain the encoder on.
 
@@ -114,6 +120,8 @@ def main(argv: list[str] | None = None) -> int:
         _segments,
         corpus=None,
     )
+    vad = add("vad", VAD, "--audio calls --out data_manifest/calls", _vad, corpus=None)
+    _add_vad_flags(vad)
     clips = add(
         "clips", CLIPS, "--clips LibriSpeech/train-clean-100 --out data_manifest/clips", _clips, corpus=None
     )
@@ -121,16 +129,17 @@ def main(argv: list[str] | None = None) -> int:
 
     for sub in (switchboard, sample, simulate, render):
         sub.add_argument("--transcripts", type=Path, metavar="DIR", help="(default: data/CORPUS/transcripts)")
-    for sub in (switchboard, sample, render, segments, clips):
+    for sub in (switchboard, sample, render, segments, vad, clips):
         condition = ", if it exists" if sub is switchboard else ""
         sub.add_argument("--audio", type=Path, metavar="DIR", help=f"(default: data/CORPUS/audio{condition})")
     _add_segments_flags(segments)
     for sub in (sample, simulate):
         sub.add_argument("--conversations", type=int, metavar="N", help="how many to simulate (default: 45)")
         sub.add_argument("--minutes", type=float, metavar="M", help="length of each (default: 2.5)")
-    for sub in (sample, simulate, render, segments):
+    for sub in (sample, simulate, render, segments, vad):
         sub.add_argument("--seed", type=int, help="(default: 0)")
-    for sub, test, folds in ((switchboard, 135, 11), (sample, 9, 3), (segments, None, 5), (clips, None, 5)):
+    any_corpus = ((segments, None, 5), (vad, None, 5), (clips, None, 5))
+    for sub, test, folds in ((switchboard, 135, 11), (sample, 9, 3), *any_corpus):
         size = test or "a tenth"
         sub.add_argument("--test", type=int, metavar="N", help=f"conversations for testing (default: {size})")
         sub.add_argument("--folds", type=int, metavar="K", help=f"folds of the others (default: {folds})")
@@ -159,6 +168,15 @@ def _add_segments_flags(segments: argparse.ArgumentParser) -> None:
     segments.add_argument(
         "--unit", choices=("s", "ms"), default="s", help="of times in tables (default: %(default)s)"
     )
+
+
+def _add_vad_flags(vad: argparse.ArgumentParser) -> None:
+    for flag, default, unit, help in (
+        ("--threshold", 0.5, "P", "probability at which speech begins"),
+        ("--min-silence", 0.1, "S", "shorter silences count as speech"),
+        ("--min-speech", 0.1, "S", "shorter speech is left out"),
+    ):
+        vad.add_argument(flag, type=float, default=default, metavar=unit, help=f"{help} (default: {default})")
 
 
 def _two_names(text: str) -> tuple[str, str]:
@@ -251,6 +269,17 @@ def _segments(args: argparse.Namespace) -> None:
         args.channels,
         args.unit,
     )
+    _write(made, args, corpus)
+
+
+def _vad(args: argparse.Namespace) -> None:
+    from vap_pipeline.audio.vad import VadSettings
+    from vap_pipeline.corpora import detected
+
+    corpus = _corpus(args)
+    settings = VadSettings(args.threshold, args.min_silence, args.min_speech)
+    seed = corpus.manifest.seed
+    made = detected.read(corpus.audio_folder, *_split(args, corpus), seed, args.on_error, settings)
     _write(made, args, corpus)
 
 
