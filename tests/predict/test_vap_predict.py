@@ -15,6 +15,7 @@ from vap_pipeline.artefacts import manifest
 from vap_pipeline.encoders import cpc_weights
 from vap_pipeline.models import checkpoint
 from vap_pipeline.models.network import ModelConfig, ProjectionModel
+from vap_pipeline.predict import loading
 from vap_pipeline.predict.__main__ import main
 
 RATE_HZ, SECONDS = 16_000, 12
@@ -126,7 +127,7 @@ def test_what_is_refused_in_one_line(tmp_path, facts, call, listed, capsys):
     for arguments, message in (
         ([str(tmp_path / "no"), str(call)], "no such file"),
         ([model, str(tmp_path / "no.wav")], "no.wav: cannot be read"),
-        ([model, str(mono)], "1 channel"),
+        ([model, str(mono)], "one channel; give --mono"),
         ([model, str(mono), "--manifest", str(listed), "--mono"], "not in the manifest"),
         ([model, str(tmp_path / "manifest")], "no audio below it"),
         ([other, str(call)], "has another SHA-256"),
@@ -148,3 +149,13 @@ def test_a_recording_of_one_speaker(tmp_path, facts, call):
     out = tmp_path / "out"
     assert main([saved(tmp_path / "model", facts), str(mono), "--mono", "--out", str(out)]) == 0
     assert not pq.read_table(out / "mono.parquet")["va_b"].to_numpy().any()
+
+
+def test_the_model_in_the_package(tmp_path, call):
+    """It works right after installation, and is small."""
+    folder = loading.SHIPPED["sample-discrete"]
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 3e6
+    out = tmp_path / "out"
+    assert main(["sample-discrete", str(call), "--out", str(out), "--page"]) == 0
+    assert len(pq.read_table(out / "call.parquet")) == SECONDS * 100 + 1
+    assert "model sample-discrete" in (out / "call.html").read_text()

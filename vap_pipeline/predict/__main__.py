@@ -10,7 +10,8 @@ from vap_pipeline.runtime import command
 DESCRIPTION = """\
 Predict who speaks next in two-channel recordings, with a trained model.
 
-MODEL      folder of a checkpoint that vap-train wrote, or a published file of the stereo model (.pt, .ckpt)
+MODEL      folder of a checkpoint that vap-train wrote, a published file of the stereo model (.pt, .ckpt), or
+           sample-discrete, a small model in the package, trained on synthetic calls alone
 RECORDING  audio files with a channel for each speaker, or folders of them; - reads standard input (--live)
 
 Voice activity is found in each channel, unless --manifest names a corpus's. Writes for each recording
@@ -23,7 +24,7 @@ Voice activity is found in each channel, unless --manifest names a corpus's. Wri
 
 EXAMPLES = """\
 examples:
-  vap-predict checkpoints/sample/discrete/fold-0 call.wav --out predictions --page
+  vap-predict sample-discrete call.wav --out predictions --page
   vap-predict checkpoints/calls/discrete/fold-0 calls/ --manifest data_manifest/calls --csv --events
   ffmpeg -i call.mp3 -f s16le - | vap-predict MODEL - --live --rate 44100
   vap-predict MODEL - --live --device default

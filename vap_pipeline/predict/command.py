@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from vap_pipeline.artefacts import manifest
-from vap_pipeline.audio.headers import SUFFIXES
+from vap_pipeline.audio.headers import SUFFIXES, read_header
 from vap_pipeline.audio.rates import SAMPLE_RATE_HZ
 from vap_pipeline.audio.recording import open_recording, whole
 from vap_pipeline.io import files, parquet
@@ -77,6 +77,8 @@ def _predict(
     known: dict[str, np.ndarray] | None,
     args: argparse.Namespace,
 ) -> None:
+    if not args.mono and read_header(path).channels == 1:
+        raise InputError(f"{path}: one channel; give --mono to take it as one speaker, the other silent")
     recording = open_recording(path, mono=args.mono)
     listed = None if known is None else _listed(path, frames(recording.duration_s), known)
     table = predictor.predict(recording, listed, args.level, args.context)

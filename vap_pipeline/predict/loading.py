@@ -11,6 +11,7 @@ from vap_pipeline.predict.predictor import Predictor
 from vap_pipeline.predict.stereo import StereoPredictor
 
 PUBLISHED_SUFFIXES = (".pt", ".ckpt")
+SHIPPED = {"sample-discrete": Path(checkpoint.__file__).with_name("sample-discrete")}
 
 
 def load(
@@ -19,8 +20,9 @@ def load(
     """Load a trained model and its encoder.
 
     Args:
-        model: the folder of a checkpoint that vap-train or vap-import wrote, or a published file of the
-            stereo model (``.pt`` or ``.ckpt``).
+        model: the folder of a checkpoint that vap-train or vap-import wrote, a published file of the stereo
+            model (``.pt`` or ``.ckpt``), or ``sample-discrete``, a small model in the package that was
+            trained on synthetic calls alone.
         weights: the encoder's weights; None for those that the checkpoint names, found beside it, in the
             package or in torch.hub's cache.
         frame_rate_hz: of a published file, if neither its name nor its shapes tell.
@@ -28,7 +30,7 @@ def load(
     Raises:
         InputError: no checkpoint, or a damaged one, or its encoder's weights are not on this machine.
     """
-    path = str(model)
+    path = str(SHIPPED.get(str(model), model))
     if path.endswith(PUBLISHED_SUFFIXES):
         file = published.load(path, frame_rate_hz)
         encoder, name = file.encoder, "in the file"
@@ -40,10 +42,10 @@ def load(
     encoder, name = _encoder(path, config, weights)
     trunk = network.config.trunk
     if trunk == "stereo":
-        return StereoPredictor(path, network, config, encoder, name)
+        return StereoPredictor(str(model), network, config, encoder, name)
     if trunk != "mono" or network.config.rate_hz != 100 or network.config.alibi:
         raise InputError(f"{path}: a {trunk} model of this kind cannot be used for prediction yet")
-    return Predictor(path, network, config, encoder, name)
+    return Predictor(str(model), network, config, encoder, name)
 
 
 def _encoder(folder: str, config: dict[str, Any], weights: str | None) -> tuple[CPCEncoder, str]:
