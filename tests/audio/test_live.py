@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vap_pipeline.audio.live import Resampler, RunningLevel
+from vap_pipeline.audio.live import RunningLevel
 from vap_pipeline.audio.recording import resample
+from vap_pipeline.audio.resampling import Resampler
 
 
 def cut(signal: torch.Tensor, lengths: list[int]) -> list[torch.Tensor]:

@@ -1,50 +1,10 @@
-"""Audio as it arrives: resampled piece by piece, and levelled by what was heard so far."""
-
-from math import gcd
+"""Audio as it arrives: levelled by its peaks so far."""
 
 import torch
-import torchaudio
 from torch import Tensor
 
-from vap_pipeline.audio.rates import HOP_SAMPLES, SAMPLE_RATE_HZ
-
-QUIET_PEAK = 0.05  # a peak up to this is left as it is
-CONTEXT_STEPS = 8  # of input samples on each side of a piece; the filter reaches at most 6.06 steps
-
-
-class Resampler:
-    """Resample a signal to 16 kHz in pieces of any length, to the same samples as if it were whole.
-
-    Args:
-        rate: of the signal, samples a second.
-    """
-
-    def __init__(self, rate: int) -> None:
-        self._step, self._new = (value // gcd(rate, SAMPLE_RATE_HZ) for value in (rate, SAMPLE_RATE_HZ))
-        self._filter = torchaudio.transforms.Resample(self._step, self._new, dtype=torch.float32)
-        self._held: Tensor | None = None
-        self._done = 0  # samples of `_held` that are resampled already
-
-    def push(self, samples: Tensor, last: bool = False) -> Tensor:
-        """Return the next samples (channels, any) at 16 kHz after ``samples`` (channels, n) have come.
-
-        Args:
-            last: the signal ends here, so that everything is returned.
-        """
-        if self._step == self._new:
-            return samples
-        held = samples if self._held is None else torch.cat([self._held, samples], dim=1)
-        context = CONTEXT_STEPS * self._step
-        end = held.shape[1] if last else max(held.shape[1] - context, 0) // self._step * self._step
-        if end <= self._done:
-            self._held = held
-            return samples.new_zeros(len(samples), 0)
-        resampled = self._filter(held)[:, self._done // self._step * self._new :]
-        if not last:
-            resampled = resampled[:, : (end - self._done) // self._step * self._new]
-        kept = max(end - context, 0)
-        self._held, self._done = held[:, kept:], end - kept
-        return resampled
+from vap_pipeline.audio.level import QUIET_PEAK
+from vap_pipeline.audio.rates import HOP_SAMPLES
 
 
 class RunningLevel:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vap_pipeline.audio.live import Resampler
 from vap_pipeline.audio.rates import HOP_SAMPLES, SAMPLE_RATE_HZ
 from vap_pipeline.audio.recording import Recording
+from vap_pipeline.audio.resampling import Resampler
 from vap_pipeline.settings.events import FRAME_RATE_HZ
 
 CHUNK_SAMPLES, CONTEXT_SAMPLES = 512, 64  # of the network's input; the context is the end of the chunk before

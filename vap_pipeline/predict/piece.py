@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vap_pipeline.audio.live import QUIET_PEAK
+from vap_pipeline.audio.level import QUIET_PEAK
 from vap_pipeline.audio.rates import HOP_SAMPLES
 from vap_pipeline.encoders.cpc import STRIDES, CPCEncoder
 from vap_pipeline.io.errors import InputError

@@ -9,9 +9,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from vap_pipeline.audio.live import Resampler, RunningLevel
+from vap_pipeline.audio.live import RunningLevel
 from vap_pipeline.audio.rates import HOP_SAMPLES
 from vap_pipeline.audio.recording import Recording, gains, open_recording, pieces
+from vap_pipeline.audio.resampling import Resampler
 from vap_pipeline.audio.vad import LiveDetector, live_voice_activity_of, voice_activity_of
 from vap_pipeline.encoders.cpc import CPCEncoder
 from vap_pipeline.encoders.cpc_live import LiveEncoder
@@ -24,7 +25,6 @@ from vap_pipeline.turn_taking import near_future, projection
 from vap_pipeline.turn_taking.voice_activity import activity_history, frames
 
 PIECE_S = 4  # of audio, encoded at a time
-LEVELS = ("whole", "running")
 
 
 class VoiceActivityDetector(Protocol):
@@ -168,8 +168,8 @@ class LiveStream:
             samples: (n, 2) of any n; floats of full scale 1, or 16-bit integers.
 
         Returns:
-            Columns as of :func:`columns`, an entry for each frame of 10 ms; often none or several. A frame
-            comes some 30 to 60 ms after its end, when encoder and voice activity have seen what they need.
+            Columns as of :func:`columns`, an entry for each frame of 10 ms; often none or several. With
+            pieces of 20 ms a frame comes 10 to 40 ms after its end.
 
         Raises:
             InputError: samples that are not (n, 2), or NaN or infinite.

@@ -9,9 +9,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from vap_pipeline.audio.live import Resampler
 from vap_pipeline.audio.rates import HOP_SAMPLES, SAMPLE_RATE_HZ
 from vap_pipeline.audio.recording import Recording, open_recording, resample
+from vap_pipeline.audio.resampling import Resampler
 from vap_pipeline.encoders.cpc import CPCEncoder, State
 from vap_pipeline.io.errors import InputError
 from vap_pipeline.models.stereo import StereoModel
